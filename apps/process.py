@@ -1,0 +1,112 @@
+"""What a protocol is here: a `Process`, which is handed one event at a time and answers with effects.
+
+A process does no I/O. It never reads a clock, opens a socket, starts a thread, logs, or draws from a global random
+generator: the time comes with every event, a seeded `random.Random` comes at construction, and whatever it wants done
+it returns. So the same object runs on real sockets in the fabric, in a simulator's virtual time, and under Maelstrom.
+
+What a driver promises:
+
+- `Started` is the first event, once per incarnation, with every record that had been made durable before, in order.
+- Effects are carried out in the order they are returned. `Trace` effects reach the kernel before any other effect of
+  the same step leaves the process, so a ``kill -9`` loses no evidence.
+- `Persist` is asynchronous: `Persisted` with its token follows once the records, and all before them, are on disk.
+  A process that must not speak before it has written (Raft §5.1: persistent state before responding to RPCs)
+  keeps back its `Send` until then. After a crash, records whose `Persisted` had not been delivered may be there or not,
+  but always a prefix of what was asked for.
+- Messages may be lost, repeated, delayed and reordered. A sender's name can be trusted, its content only as far as
+  its codec goes.
+- A timer name has at most one deadline: `SetTimer` replaces it. A `TimerFired` that was overtaken by `SetTimer` or
+  `CancelTimer` is never delivered.
+
+What a process promises: `handle` is deterministic in (construction arguments, sequence of events), and never iterates
+in an order that depends on hashing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+
+#: The name of a node or client: unique in its cluster, and what addresses are looked up by.
+NodeId: TypeAlias = str
+
+#: A point in time or a span, in integer nanoseconds of a monotonic clock.
+Nanoseconds: TypeAlias = int
+
+
+class Started(msgspec.Struct, frozen=True, gc=False):
+    """The first event. ``records``: what the durable log held, oldest first; empty on a first start."""
+
+    records: Sequence[Any] = ()
+
+
+class Received(msgspec.Struct, frozen=True, gc=False):
+    sender: NodeId
+    message: Any
+
+
+class TimerFired(msgspec.Struct, frozen=True, gc=False):
+    timer: str
+
+
+class Requested(msgspec.Struct, frozen=True, gc=False):
+    """A client's request. ``request`` is the client's own number for it; `Reply` carries both back."""
+
+    client: NodeId
+    request: int
+    command: Any
+
+
+class Persisted(msgspec.Struct, frozen=True, gc=False):
+    token: int
+
+
+Event: TypeAlias = Started | Received | TimerFired | Requested | Persisted
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    to: NodeId
+    message: Any
+
+
+class SetTimer(msgspec.Struct, frozen=True, gc=False):
+    """Fire ``timer`` once, ``after`` nanoseconds from now."""
+
+    timer: str
+    after: Nanoseconds
+
+
+class CancelTimer(msgspec.Struct, frozen=True, gc=False):
+    timer: str
+
+
+class Persist(msgspec.Struct, frozen=True, gc=False):
+    """Append ``records`` to the durable log. Tokens of one process rise; one `Persisted` may stand for all up to it."""
+
+    token: int
+    records: Sequence[Any]
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    client: NodeId
+    request: int
+    result: Any
+
+
+class Trace(msgspec.Struct, frozen=True, gc=False):
+    """Evidence for the checkers: a struct with a tag, see ``docs/trace.md``."""
+
+    event: Any
+
+
+Effect: TypeAlias = Send | SetTimer | CancelTimer | Persist | Reply | Trace
+
+
+class Process(Protocol):
+    """One participant of a protocol. Drivers encode what it sends and persists by its ``Message`` and ``Record`` types."""
+
+    def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
+        """Take one event at time ``now`` and return what is to be done. ``now`` never goes back within an incarnation."""
+        ...

@@ -1,0 +1,1 @@
+"""The Ryu apps that program the fabric."""

@@ -1,0 +1,1 @@
+"""Scenario → faults + workload → history → verdict → report; the worlds it plays in; the command line."""

@@ -1,0 +1,1 @@
+"""The network: a plan (pure data), and the fabric that realises it in the kernel."""

@@ -1,0 +1,156 @@
+"""The fabric as frozen data: the one source of truth that builder, controller, fault engine and report all read.
+
+A plan says what there is and what it is called; it never touches the kernel. Links have names a person would use
+(``leaf1-spine2``, ``h3-leaf2``), and one direction of a link is ``leaf1>spine2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Literal, TypeVar
+
+import msgspec
+
+from topologies.impairment import Impairment
+
+T = TypeVar("T")
+
+#: Linux keeps interface names in 16 bytes, the last of them NUL (IFNAMSIZ, netdevice(7)).
+LONGEST_INTERFACE_NAME = 15
+
+#: The OpenFlow cookie of the rules that faults put into table 0. The controller leaves flows with this cookie alone.
+FAULT_COOKIE = 0xFA17 << 48
+
+
+class PlanError(ValueError):
+    """A plan that cannot be, or a name that the plan does not have; the message says which and what there is."""
+
+
+class Switch(msgspec.Struct, frozen=True):
+    name: str
+    role: Literal["leaf", "spine"]
+    datapath_id: int
+
+
+class Host(msgspec.Struct, frozen=True):
+    """``address`` carries its prefix length (``10.0.1.1/24``); ``gateway`` is the router address of its leaf."""
+
+    name: str
+    leaf: str
+    address: str
+    gateway: str
+    mac: str
+
+    @property
+    def ip(self) -> str:
+        return self.address.partition("/")[0]
+
+
+class End(msgspec.Struct, frozen=True):
+    """Where a link meets a node: its interface, and the OpenFlow port number there (0 on a host)."""
+
+    node: str
+    interface: str
+    port: int
+
+
+class Link(msgspec.Struct, frozen=True):
+    name: str
+    a: End
+    b: End
+
+    @property
+    def directions(self) -> tuple[str, str]:
+        """Both directions, as ``a>b`` and ``b>a``."""
+        return f"{self.a.node}>{self.b.node}", f"{self.b.node}>{self.a.node}"
+
+
+class FabricPlan(msgspec.Struct, frozen=True, dict=True):
+    """Switches, hosts and named links, with every address assigned.
+
+    ``impairments`` maps a direction to what it does to packets from the start, before any fault.
+    ``mtu`` is that of fabric links, in bytes of IP packet; hosts keep 1500.
+    """
+
+    kind: str
+    switches: tuple[Switch, ...]
+    hosts: tuple[Host, ...]
+    links: tuple[Link, ...]
+    router_mac: str
+    mtu: int = 1600
+    impairments: dict[str, Impairment] = {}
+
+    @cached_property
+    def _switches(self) -> dict[str, Switch]:
+        return {switch.name: switch for switch in self.switches}
+
+    @cached_property
+    def _hosts(self) -> dict[str, Host]:
+        return {host.name: host for host in self.hosts}
+
+    @cached_property
+    def _links(self) -> dict[str, Link]:
+        return {link.name: link for link in self.links}
+
+    @cached_property
+    def _directions(self) -> dict[str, tuple[End, End]]:
+        ends: dict[str, tuple[End, End]] = {}
+        for link in self.links:
+            forth, back = link.directions
+            ends[forth], ends[back] = (link.a, link.b), (link.b, link.a)
+        return ends
+
+    @cached_property
+    def _links_of(self) -> dict[str, tuple[Link, ...]]:
+        found: dict[str, list[Link]] = {}
+        for link in self.links:
+            found.setdefault(link.a.node, []).append(link)
+            found.setdefault(link.b.node, []).append(link)
+        return {node: tuple(links) for node, links in found.items()}
+
+    def switch(self, name: str) -> Switch:
+        return _named("switch", name, self._switches)
+
+    def host(self, name: str) -> Host:
+        return _named("host", name, self._hosts)
+
+    def link(self, name: str) -> Link:
+        return _named("link", name, self._links)
+
+    def ends(self, direction: str) -> tuple[End, End]:
+        """The sending and the receiving end of a direction such as ``leaf1>spine2``."""
+        return _named("direction", direction, self._directions)
+
+    def links_of(self, node: str) -> tuple[Link, ...]:
+        """Every link that meets ``node``, in the plan's order."""
+        return self._links_of.get(node, ())
+
+    def by_role(self, role: Literal["leaf", "spine"]) -> tuple[Switch, ...]:
+        return tuple(switch for switch in self.switches if switch.role == role)
+
+    def hosts_of(self, leaf: str) -> tuple[Host, ...]:
+        return tuple(host for host in self.hosts if host.leaf == leaf)
+
+    def to_json(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    @staticmethod
+    def from_json(data: bytes) -> FabricPlan:
+        """Raises `PlanError` when ``data`` is not a plan."""
+        try:
+            return msgspec.json.decode(data, type=FabricPlan)
+        except msgspec.DecodeError as error:
+            raise PlanError(f"not a fabric plan: {error}") from error
+
+
+def _named(kind: str, name: str, known: dict[str, T]) -> T:
+    try:
+        return known[name]
+    except KeyError:
+        raise PlanError(f"no {kind} {name!r}; there is {_some(known)}") from None
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
