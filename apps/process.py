@@ -105,8 +105,8 @@ Effect: TypeAlias = Send | SetTimer | CancelTimer | Persist | Reply | Trace
 
 
 class Process(Protocol):
-    """One participant of a protocol. Drivers encode what it sends and persists by its ``Message`` and ``Record`` types."""
+    """One participant of a protocol. Its ``Message`` and ``Record`` types are what drivers encode."""
 
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
-        """Take one event at time ``now`` and return what is to be done. ``now`` never goes back within an incarnation."""
+        """Take one event at ``now``, which never goes back in an incarnation; return what is to be done."""
         ...
