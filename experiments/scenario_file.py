@@ -148,6 +148,12 @@ def _topology(table: _Table) -> Topology:
         del value
         impairments[name] = _impairment(entry)
         entry.finish()
+        if not table.problems:
+            try:
+                directions(Topology(kind, spines, leaves, hosts_per_leaf).plan(), (name,))
+            except PlanError as error:
+                table.problems.append((entry.path, str(error)))
+                del impairments[name]
     table.finish()
     return Topology(kind, spines, leaves, hosts_per_leaf, impairments)
 
@@ -270,7 +276,7 @@ def _check_groups(table: _Table, groups: tuple[tuple[str, ...], ...], system: Ra
             table.wrong("groups", f"{name!r} is in two groups; a node is on one side of a partition")
         seen.add(name)
     if groups and len(groups) < 2:
-        table.wrong("groups", 'has one group; a partition needs two or more, for example [["leader"], ["others"]]')
+        table.wrong("groups", 'a single group is no partition; it needs two or more, for example [["leader"], ["others"]]')
 
 
 def _check_links(

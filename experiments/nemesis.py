@@ -1,0 +1,110 @@
+"""Who is hit, and what it must look like: faults turned from what the user wrote into names of nodes, hosts and links.
+
+Pure functions. What strikes the fabric is in `topologies.dataplane`, and `experiments.run` brings the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from typing import TypeAlias
+
+from topologies.plan import FabricPlan
+
+#: ``{receiver: senders}``: who drops traffic from whom (Jepsen's word and shape).
+Grudge: TypeAlias = dict[str, list[str]]
+
+#: ``{receiver: {sender: reachable}}``.
+Reach: TypeAlias = dict[str, dict[str, bool]]
+
+
+def sample(random: Random, population: Sequence[str], count: int) -> list[str]:
+    """``count`` different members, in the population's order; draws by ``random.random()`` alone, stable for ever."""
+    chosen: list[str] = []
+    for index, member in enumerate(population):
+        left, wanted = len(population) - index, count - len(chosen)
+        if random.random() * left < wanted:
+            chosen.append(member)
+    return chosen
+
+
+def resolve(
+    targets: Sequence[Sequence[str]], nodes: Sequence[str], leader: str | None, random: Random
+) -> list[list[str]]:
+    """The nodes that every group of ``targets`` means now, roles replaced by names.
+
+    ``minority`` is the largest minority of ``nodes``, drawn by ``random``, and ``majority`` the rest of them; where no
+    leader is known, ``leader`` is drawn too. ``others`` are the nodes that no other target names.
+    """
+    minority = sample(random, nodes, (len(nodes) - 1) // 2)
+    leader = leader or sample(random, nodes, 1)[0]
+    meaning: dict[str, list[str]] = {
+        "leader": [leader],
+        "followers": [node for node in nodes if node != leader],
+        "minority": minority,
+        "majority": [node for node in nodes if node not in minority],
+    }
+    named = {node for group in targets for target in group for node in meaning.get(target, [target])}
+    meaning["others"] = [node for node in nodes if node not in named]
+    return [[node for target in group for node in meaning.get(target, [target])] for group in targets]
+
+
+def complete_grudge(groups: Sequence[Sequence[str]]) -> Grudge:
+    """Everybody holds a grudge against all who are in another group: a complete partition."""
+    return {
+        receiver: [sender for other in groups if other is not group for sender in other]
+        for group in groups
+        for receiver in group
+    }
+
+
+def merge(grudges: Iterable[Grudge]) -> Grudge:
+    """One grudge that holds all of them."""
+    merged: dict[str, dict[str, None]] = {}
+    for grudge in grudges:
+        for receiver, senders in grudge.items():
+            merged.setdefault(receiver, {}).update(dict.fromkeys(senders))
+    return {receiver: list(senders) for receiver, senders in merged.items()}
+
+
+def expected_reach(
+    plan: FabricPlan, placement: Mapping[str, str], grudge: Grudge, dead_links: Iterable[str] = ()
+) -> Reach:
+    """Who must hear whom: ``placement`` gives the host of each name, the grudge and the dead links take away.
+
+    A path goes up from a leaf to a spine and down to a leaf, never up again (valley-free, as the controller routes).
+    """
+    dead = set(dead_links)
+    neighbours: dict[str, set[str]] = {}
+    for link in plan.links:
+        if link.name not in dead:
+            neighbours.setdefault(link.a.node, set()).add(link.b.node)
+            neighbours.setdefault(link.b.node, set()).add(link.a.node)
+    spines = {switch.name for switch in plan.by_role("spine")}
+
+    def linked(one: str, other: str) -> bool:
+        near, far = plan.host(one).leaf, plan.host(other).leaf
+        if near not in neighbours.get(one, ()) or far not in neighbours.get(other, ()):
+            return one == other
+        return near == far or bool(neighbours.get(near, set()) & neighbours.get(far, set()) & spines)
+
+    hostile = {(placement[receiver], placement[sender]) for receiver, senders in grudge.items() for sender in senders}
+    return {
+        receiver: {
+            sender: linked(here, there) and (here, there) not in hostile
+            for sender, there in placement.items()
+            if sender != receiver
+        }
+        for receiver, here in placement.items()
+    }
+
+
+def mismatches(expected: Reach, measured: Mapping[str, Mapping[str, Sequence[int]]]) -> list[dict[str, object]]:
+    """Where what was measured (``[sent, arrived]``) is not what must be: a fault did not take, or hit too much."""
+    return [
+        {"receiver": receiver, "sender": sender, "expected": reachable, "sent": sent, "arrived": arrived}
+        for receiver, senders in expected.items()
+        for sender, reachable in senders.items()
+        for sent, arrived in [measured[receiver][sender]]
+        if (arrived > 0) != reachable
+    ]

@@ -1,0 +1,149 @@
+"""Scenario files: what they mean, and what a person is told when one is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.scenario import Impair, Kill, LinkDown, Partition, Raft, ScenarioError, directions, place
+from experiments.scenario_file import load, parse
+from topologies.impairment import Impairment
+
+SHIPPED = sorted((Path(__file__).parents[2] / "experiments" / "scenarios").glob("*.toml"))
+
+SMALL = """\
+# What happens to three nodes?
+# Look closely.
+name = "small"
+seed = 4
+duration = "10s"
+
+[topology]
+spines = 2
+leaves = 3
+hosts_per_leaf = 2
+
+[topology.link."leaf1-spine1"]
+delay = "2ms"
+
+[system]
+kind = "raft"
+nodes = 3
+
+[workload]
+clients = 3
+
+[[fault]]
+kind = "kill"
+at = "1s"
+for = "1s"
+nodes = ["n1"]
+
+[[fault]]
+kind = "partition"
+at = "3s"
+for = "2s"
+groups = [["leader"], ["others"]]
+"""
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_scenario_is_valid_named_after_its_file_and_says_what_to_look_for(path: Path) -> None:
+    scenario = load(path)
+    assert scenario.name == path.stem
+    assert "ook " in scenario.description
+    assert scenario.faults
+
+
+def test_a_file_becomes_plain_values_in_base_units() -> None:
+    scenario = parse(SMALL)
+    assert scenario.description == "What happens to three nodes? Look closely."
+    assert scenario.duration == 10_000_000_000
+    assert scenario.plan.impairments == dict.fromkeys(("leaf1>spine1", "spine1>leaf1"), Impairment(delay=2_000_000))
+    assert scenario.faults == (
+        Kill(nodes=("n1",), at=1_000_000_000, lasts=1_000_000_000),
+        Partition(groups=(("leader",), ("others",)), at=3_000_000_000, lasts=2_000_000_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 4", "sede = 4", 'scenario:4: sede: unknown key; did you mean "seed"?'),
+        ('"10s"', '"10"', "scenario:5: duration: '10' is not a duration"),
+        ('"10s"', "10", "scenario:5: duration: 10 is not a duration"),
+        ('"10s"', '"0s"', "scenario:5: duration: '0s' is no time at all"),
+        ('duration = "10s"', "", "scenario: duration: is missing"),
+        ('"10s"', '"4s"', "scenario:31: fault[1].for: the fault ends at 5s, past the end of the scenario (4s)"),
+        ('["n1"]', '["n7"]', "scenario:26: fault[0].nodes: 'n7' is neither a node (n1, n2, n3) nor a role"),
+        ('["leader"]', '["n1", "n1"]', "scenario:32: fault[1].groups: 'n1' is in two groups"),
+        (', ["others"]]', "]", "scenario:32: fault[1].groups: a single group is no partition"),
+        ('"kill"', '"kil"', "scenario:23: fault[0].kind: 'kil' is not one of partition, link-down, impair, kill"),
+        ('"leaf1-spine1"', '"leaf1-spine9"', "scenario:12: topology.link.\"leaf1-spine9\": no link 'leaf1-spine9'; there is h1-leaf1"),
+        ("spines = 2", "spines = 0", "scenario:8: topology.spines: 0 is not a whole number, 1 or more"),
+        ("clients = 3", "clients = 9", "too few for 3 nodes and 9 clients"),
+        ("clients = 3", "clients = 3\nrate = 'fast'", "workload.rate: 'fast' is not a number"),
+        ("clients = 3", "clients = 3\nmix = { read = 0.5 }", "the shares add up to 0.5; they must add up to 1"),
+        ("nodes = 3", 'nodes = 3\nelection_timeout = ["300ms", "150ms"]', "the first must not be longer"),
+        ("nodes = 3", 'nodes = 3\nplacement = ["h1", "h99", "h2"]', "system.placement: no host 'h99'"),
+        ("nodes = 3", 'nodes = 3\nheartbeat_interval = "1s"', "must be shorter than the shortest election timeout"),
+        ("[system]", "[system", "not valid TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_place_and_the_remedy(old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    with pytest.raises(ScenarioError) as caught:
+        parse(SMALL.replace(old, new, 1))
+    assert message in str(caught.value)
+
+
+def test_every_problem_of_a_file_is_told_at_once() -> None:
+    with pytest.raises(ScenarioError) as caught:
+        parse(SMALL.replace("seed = 4", "sede = 4").replace('"n1"', '"n9"').replace("spines = 2", "spines = -1"))
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_link_faults_take_patterns_and_impairments_take_one_direction_or_both() -> None:
+    text = SMALL + (
+        '[[fault]]\nkind = "link-down"\nat = "1s"\nfor = "1s"\nlinks = ["leaf2-*"]\n'
+        '[[fault]]\nkind = "impair"\nat = "1s"\nfor = "1s"\nlinks = ["leaf1>spine1", "h1-leaf1"]\nloss = "10%"\n'
+    )
+    scenario = parse(text)
+    down, impair = scenario.faults[2:]
+    assert isinstance(down, LinkDown)
+    assert isinstance(impair, Impair)
+    assert impair.impairment.loss == 0.1
+    assert directions(scenario.plan, impair.links) == ["leaf1>spine1", "h1>leaf1", "leaf1>h1"]
+
+
+def test_an_impairment_that_impairs_nothing_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="impairs nothing"):
+        parse(SMALL + '[[fault]]\nkind = "impair"\nat = "1s"\nfor = "1s"\nlinks = ["leaf1>spine1"]\n')
+
+
+def test_nodes_are_spread_over_the_leaves_and_clients_get_hosts_of_their_own() -> None:
+    scenario = parse(SMALL)
+    placement = place(scenario.plan, scenario.system, scenario.workload)
+    assert [placement[node] for node in scenario.system.names] == ["h1", "h3", "h5"]
+    assert [placement[client] for client in scenario.workload.names] == ["h2", "h4", "h6"]
+
+
+def test_clients_may_stand_beside_the_nodes() -> None:
+    scenario = parse(SMALL.replace("clients = 3", 'clients = 4\nplacement = ["beside"]'))
+    placement = place(scenario.plan, scenario.system, scenario.workload)
+    assert [placement[client] for client in scenario.workload.names] == ["h1", "h3", "h5", "h1"]
+
+
+def test_time_scale_stretches_every_duration() -> None:
+    slow = parse(SMALL.replace("seed = 4", "seed = 4\ntime_scale = 3"))
+    plain = parse(SMALL)
+    assert slow.duration == 3 * plain.duration
+    assert slow.system.election_timeout == (450_000_000, 900_000_000)
+    assert slow.workload.timeout == 3 * plain.workload.timeout
+    assert slow.workload.rate == plain.workload.rate / 3
+    assert [(fault.at, fault.lasts) for fault in slow.faults] == [(3 * f.at, 3 * f.lasts) for f in plain.faults]
+
+
+def test_python_takes_durations_as_text() -> None:
+    assert Raft(nodes=3, election_timeout=("1s", "2s")).election_timeout == (1_000_000_000, 2_000_000_000)  # type: ignore[arg-type]
