@@ -7,6 +7,9 @@ it returns. So the same object runs on real sockets in the fabric, in a simulato
 What a driver promises:
 
 - `Started` is the first event, once per incarnation, with every record that had been made durable before, in order.
+- After the event at hand, or all that are at hand together (the frames of one socket read, say), it hands over `Idle`
+  before it waits or lets time pass; what lies between two `Idle` is a step, and `step` takes one. A process may keep
+  back what it has to say until then, so that a thousand requests become one `Persist` and one message to each peer.
 - Effects are carried out in the order they are returned. `Trace` effects reach the kernel before any other effect of
   the same step leaves the process, so a ``kill -9`` loses no evidence.
 - `Persist` is asynchronous: `Persisted` with its token follows once the records, and all before them, are on disk.
@@ -24,7 +27,7 @@ in an order that depends on hashing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import msgspec
@@ -63,10 +66,18 @@ class Persisted(msgspec.Struct, frozen=True, gc=False):
     token: int
 
 
-Event: TypeAlias = Started | Received | TimerFired | Requested | Persisted
+class Idle(msgspec.Struct, frozen=True, gc=False):
+    """No other event is at hand: what was kept back to go out together goes now."""
+
+
+Event: TypeAlias = Started | Received | TimerFired | Requested | Persisted | Idle
+
+IDLE = Idle()
 
 
 class Send(msgspec.Struct, frozen=True, gc=False):
+    """Send ``message`` to a peer. A broadcast repeats one message object, so a driver can encode it once."""
+
     to: NodeId
     message: Any
 
@@ -110,3 +121,12 @@ class Process(Protocol):
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         """Take one event at ``now``, which never goes back in an incarnation; return what is to be done."""
         ...
+
+
+def step(process: Process, now: Nanoseconds, events: Iterable[Event]) -> list[Effect]:
+    """Hand over ``events``, all at hand at ``now``, and then `Idle`; return what is to be done, in order."""
+    effects: list[Effect] = []
+    for event in events:
+        effects += process.handle(now, event)
+    effects += process.handle(now, IDLE)
+    return effects
