@@ -276,7 +276,9 @@ def _check_groups(table: _Table, groups: tuple[tuple[str, ...], ...], system: Ra
             table.wrong("groups", f"{name!r} is in two groups; a node is on one side of a partition")
         seen.add(name)
     if groups and len(groups) < 2:
-        table.wrong("groups", 'a single group is no partition; it needs two or more, for example [["leader"], ["others"]]')
+        table.wrong(
+            "groups", 'a single group is no partition; it needs two or more, for example [["leader"], ["others"]]'
+        )
 
 
 def _check_links(

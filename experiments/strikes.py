@@ -1,0 +1,213 @@
+"""Faults that strike: each is applied, proved while it lasts, healed, and proved healed.
+
+A strike only asks; what happens in the kernel is the world's matter (`World`), and who is meant is `nemesis`'s. Every
+method returns what belongs into ``faults.jsonl`` (docs/run-folder.md).
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+from collections.abc import Iterable, Mapping
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+
+from experiments.nemesis import Grudge, Reach, complete_grudge, expected_reach, merge, mismatches, resolve
+from experiments.scenario import Fault, Impair, Kill, LinkDown, Partition, directions, links
+from topologies.impairment import Impairment
+from topologies.plan import FabricPlan
+
+Record = dict[str, Any]
+
+#: Long enough for the controller to have routed around a dead link, whatever it measures at its best.
+REPAIR_NS = 150_000_000
+
+
+class World(Protocol):
+    """What a strike needs of the place where the scenario plays."""
+
+    plan: FabricPlan
+    placement: Mapping[str, str]
+    nodes: tuple[str, ...]
+
+    def leader(self) -> str | None: ...
+    async def drop(self, grudge: Grudge) -> int: ...
+    async def lift(self, handle: int) -> None: ...
+    async def cut(self, link: str) -> None: ...
+    async def restore(self, link: str) -> None: ...
+    async def carrier(self, names: list[str]) -> dict[str, bool]: ...
+    async def impair(self, direction: str, impairment: Impairment) -> None: ...
+    async def clear(self, direction: str) -> None: ...
+    async def observe(self, direction: str, budget_ns: int) -> Record: ...
+    async def verify(self, impairment: Impairment, obtained: Record) -> list[str]: ...
+    async def kill(self, node: str) -> int: ...
+    async def restart(self, node: str) -> Record: ...
+    async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]: ...
+
+
+class Effects:
+    """What is broken at the moment, over all strikes: overlapping faults are proved against their sum."""
+
+    def __init__(self) -> None:
+        self.grudges: dict[int, Grudge] = {}
+        self.dead: dict[int, list[str]] = {}
+
+    def expected(self, world: World) -> Reach:
+        dead = [name for names in self.dead.values() for name in names]
+        return expected_reach(world.plan, world.placement, merge(self.grudges.values()), dead)
+
+
+class Strike(abc.ABC):
+    """One fault of a run, numbered ``index``."""
+
+    def __init__(self, index: int, fault: Fault, world: World, effects: Effects, random: Random) -> None:
+        self.index = index
+        self.fault = fault
+        self.world = world
+        self.effects = effects
+        self.random = random
+
+    def asked(self) -> Record:
+        asked: Record = msgspec.to_builtins(self.fault)
+        del asked["kind"]
+        asked["for"] = asked.pop("lasts")
+        return asked
+
+    @abc.abstractmethod
+    async def apply(self) -> Record: ...
+
+    @abc.abstractmethod
+    async def prove(self, budget_ns: int) -> Record: ...
+
+    @abc.abstractmethod
+    async def heal(self) -> None: ...
+
+    @abc.abstractmethod
+    async def prove_healed(self) -> Record: ...
+
+    def targets(self, groups: Iterable[Iterable[str]]) -> list[list[str]]:
+        return resolve([list(group) for group in groups], self.world.nodes, self.world.leader(), self.random)
+
+    async def _matrix(self, budget_ns: int) -> Record:
+        expected = self.effects.expected(self.world)
+        measured = await self.world.matrix(budget_ns)
+        if self.effects.expected(self.world) != expected:
+            # Another strike came or went while the probes were under way: what they saw belongs to neither moment.
+            expected, measured = self.effects.expected(self.world), await self.world.matrix(budget_ns)
+        wrong = mismatches(expected, measured)
+        return {"effective": not wrong, "expected": expected, "measured": measured, "mismatches": wrong}
+
+
+class PartitionStrike(Strike):
+    fault: Partition
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        groups = self.targets(self.fault.groups)
+        grudge = complete_grudge(groups)
+        self._handle = await self.world.drop(grudge)
+        self.effects.grudges[self.index] = grudge
+        return {"groups": groups, "grudge": grudge, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return await self._matrix(budget_ns)
+
+    async def heal(self) -> None:
+        await self.world.lift(self._handle)
+        del self.effects.grudges[self.index]
+
+    async def prove_healed(self) -> Record:
+        return await self._matrix(REPAIR_NS)
+
+
+class LinkDownStrike(Strike):
+    fault: LinkDown
+
+    async def apply(self) -> Record:
+        self._links = links(self.world.plan, self.fault.links)
+        leader = self.world.leader()
+        self.effects.dead[self.index] = self._links
+        await asyncio.gather(*(self.world.cut(name) for name in self._links))
+        return {"links": self._links, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return await self._carrier(False, budget_ns)
+
+    async def heal(self) -> None:
+        still = {name for index, names in self.effects.dead.items() if index != self.index for name in names}
+        await asyncio.gather(*(self.world.restore(name) for name in self._links if name not in still))
+        del self.effects.dead[self.index]
+
+    async def prove_healed(self) -> Record:
+        return await self._carrier(True, REPAIR_NS)
+
+    async def _carrier(self, wanted: bool, budget_ns: int) -> Record:
+        await asyncio.sleep(min(REPAIR_NS, budget_ns // 2) / 1e9)
+        carrier = await self.world.carrier(self._links)
+        proof = await self._matrix(budget_ns)
+        effective = proof["effective"] and all(up == wanted for up in carrier.values())
+        return {**proof, "effective": effective, "carrier": carrier}
+
+
+class ImpairStrike(Strike):
+    fault: Impair
+
+    async def apply(self) -> Record:
+        self._directions = directions(self.world.plan, self.fault.links)
+        leader = self.world.leader()
+        await asyncio.gather(*(self.world.impair(name, self.fault.impairment) for name in self._directions))
+        asked = msgspec.to_builtins(self.fault.impairment)
+        return {"directions": dict.fromkeys(self._directions, asked), "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return await self._observe(self.fault.impairment, budget_ns)
+
+    async def heal(self) -> None:
+        await asyncio.gather(*(self.world.clear(name) for name in self._directions))
+
+    async def prove_healed(self) -> Record:
+        return await self._observe(Impairment(), REPAIR_NS)
+
+    async def _observe(self, wanted: Impairment, budget_ns: int) -> Record:
+        found = await asyncio.gather(*(self.world.observe(name, budget_ns) for name in self._directions))
+        wrong = [
+            f"{name}: {problem}"
+            for name, obtained in zip(self._directions, found, strict=True)
+            for problem in await self.world.verify(wanted, obtained)
+        ]
+        obtained = dict(zip(self._directions, found, strict=True))
+        return {"effective": not wrong, "obtained": obtained, "mismatches": wrong}
+
+
+class KillStrike(Strike):
+    fault: Kill
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        self._nodes = self.targets([self.fault.nodes])[0]
+        self._exited = dict(
+            zip(self._nodes, await asyncio.gather(*(self.world.kill(node) for node in self._nodes)), strict=True)
+        )
+        return {"nodes": self._nodes, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        del budget_ns
+        return {"effective": all(status == -9 for status in self._exited.values()), "exited": self._exited}
+
+    async def heal(self) -> None:
+        self._restarted = dict(
+            zip(self._nodes, await asyncio.gather(*(self.world.restart(node) for node in self._nodes)), strict=True)
+        )
+
+    async def prove_healed(self) -> Record:
+        return {"effective": True, "restarted": self._restarted}
+
+
+STRIKES: dict[type[Fault], type[Strike]] = {
+    Partition: PartitionStrike,
+    LinkDown: LinkDownStrike,
+    Impair: ImpairStrike,
+    Kill: KillStrike,
+}
