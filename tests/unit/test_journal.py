@@ -1,0 +1,236 @@
+"""The durable log: whatever is done to its files, recovery gives a prefix of what was committed, or refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apps.journal import (
+    Identity,
+    Journal,
+    JournalBusy,
+    JournalCorrupt,
+    JournalFailed,
+    JournalForeign,
+)
+
+N1 = Identity("test", "n1")
+
+records = st.lists(st.binary(max_size=700), min_size=1, max_size=4)
+logs = st.lists(records, min_size=1, max_size=8)
+
+
+def write(directory: Path, batches: list[list[bytes]], segment_bytes: int = 1024) -> None:
+    log: Journal[bytes] = Journal(directory, N1, bytes, segment_bytes)
+    for batch in batches:
+        log.commit(batch)
+    log.close()
+
+
+def read(directory: Path) -> list[bytes]:
+    log: Journal[bytes] = Journal(directory, N1, bytes, 1024)
+    log.close()
+    return log.records
+
+
+def flat(batches: list[list[bytes]]) -> list[bytes]:
+    return [record for batch in batches for record in batch]
+
+
+def segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob("*.seg"))
+
+
+@given(logs)
+@settings(max_examples=50, deadline=None)
+def test_what_was_committed_is_recovered_in_order_across_segments(batches: list[list[bytes]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        write(Path(directory), batches)
+        assert read(Path(directory)) == flat(batches)
+
+
+@given(logs, st.data())
+@settings(max_examples=200, deadline=None)
+def test_after_a_cut_or_a_flipped_bit_anywhere_recovery_gives_a_prefix_or_refuses(
+    batches: list[list[bytes]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        write(directory, batches)
+        victim = data.draw(st.sampled_from(segments(directory)))
+        contents = bytearray(victim.read_bytes())
+        position = data.draw(st.integers(0, len(contents) - 1))
+        if data.draw(st.booleans(), label="cut"):
+            del contents[position:]
+        else:
+            contents[position] ^= 1 << data.draw(st.integers(0, 7))
+        victim.write_bytes(contents)
+        before = [path.read_bytes() for path in segments(directory)]
+        try:
+            kept = read(directory)
+        except JournalCorrupt as error:
+            assert error.path >= victim  # noqa: PT017
+            assert [path.read_bytes() for path in segments(directory)] == before, "a refused log was altered"
+            return
+        everything = flat(batches)
+        assert kept == everything[: len(kept)]
+        write(directory, [[b"after"]])
+        assert read(directory) == [*kept, b"after"]
+
+
+@given(logs, st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_write_cut_short_loses_its_own_batch_and_no_other(batches: list[list[bytes]], data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        write(directory, batches, segment_bytes=1 << 20)
+        (segment,) = segments(directory)
+        sound = segment.stat().st_size
+        write(directory, [[b"unfinished" * 30]], segment_bytes=1 << 20)
+        whole = segment.read_bytes()
+        cut = data.draw(st.integers(sound, len(whole) - 16))
+        # Either the file ends there, or it had grown and what was not written reads as zeros, by sectors.
+        zeros = data.draw(st.booleans())
+        edge = min(len(whole), -(-cut // 512) * 512)
+        segment.write_bytes(whole[:edge].ljust(len(whole), b"\0") if zeros and edge < len(whole) else whole[:cut])
+        log: Journal[bytes] = Journal(directory, N1, bytes)
+        log.close()
+        assert log.records == flat(batches)
+        assert segment.stat().st_size == sound
+        if segment.stat().st_size != min(cut, len(whole)):
+            assert log.cut is not None
+            assert log.cut.offset == sound
+
+
+def test_a_broken_batch_before_a_sound_one_is_refused_with_file_and_offset(tmp_path: Path) -> None:
+    write(tmp_path, [[b"a" * 100]], 1 << 20)
+    (segment,) = segments(tmp_path)
+    second = segment.stat().st_size
+    write(tmp_path, [[b"b" * 100], [b"c" * 100]], 1 << 20)
+    contents = bytearray(segment.read_bytes())
+    contents[second + 40] ^= 1
+    segment.write_bytes(contents)
+    with pytest.raises(
+        JournalCorrupt, match=f"{segment.name}: damaged at byte {second}: .*sound ones follow"
+    ) as caught:
+        read(tmp_path)
+    assert (caught.value.path, caught.value.offset) == (segment, second)
+
+
+def test_a_flipped_bit_in_the_last_batch_is_not_taken_for_a_write_cut_short(tmp_path: Path) -> None:
+    write(tmp_path, [[b"a" * 100]], 1 << 20)
+    (segment,) = segments(tmp_path)
+    contents = bytearray(segment.read_bytes())
+    contents[-20] ^= 1
+    segment.write_bytes(contents)
+    with pytest.raises(JournalCorrupt, match="checksum differs"):
+        read(tmp_path)
+
+
+def test_a_missing_segment_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [[bytes(2000)], [bytes(2000)], [b"end"]])
+    first, second, _ = segments(tmp_path)
+    second.unlink()
+    with pytest.raises(JournalCorrupt, match=r"0000000001.seg.*missing"):
+        read(tmp_path)
+    first.unlink()
+    with pytest.raises(JournalCorrupt, match=r"0000000000.seg.*missing"):
+        read(tmp_path)
+
+
+def test_a_segment_copied_over_another_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, [[bytes(2000)], [bytes(2000)], [b"end"]])
+    first, second, _ = segments(tmp_path)
+    shutil.copy(first, second)
+    with pytest.raises(JournalCorrupt, match="belongs here"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("other", [Identity("test", "n2"), Identity("prod", "n1")])
+def test_the_log_of_another_node_or_cluster_is_refused(tmp_path: Path, other: Identity) -> None:
+    write(tmp_path, [[b"a"]])
+    with pytest.raises(JournalForeign, match="of node 'n1' of cluster 'test'"):
+        Journal(tmp_path, other)
+
+
+def test_a_log_opened_twice_is_refused_and_free_again_after_close(tmp_path: Path) -> None:
+    first: Journal[Any] = Journal(tmp_path, N1)
+    with pytest.raises(JournalBusy, match="another process"):
+        Journal(tmp_path, N1)
+    first.close()
+    Journal(tmp_path, N1).close()
+
+
+def test_records_of_another_type_are_refused(tmp_path: Path) -> None:
+    log: Journal[int] = Journal(tmp_path, N1, int)
+    log.commit([1, 2])
+    log.close()
+    with pytest.raises(JournalCorrupt, match="not of the kind"):
+        Journal(tmp_path, N1, str)
+
+
+def test_a_failed_sync_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: Journal[bytes] = Journal(tmp_path, N1, bytes)
+    log.commit([b"a"])
+    calls = []
+
+    def broken(fd: int) -> None:
+        calls.append(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", broken)
+    for _ in range(2):
+        with pytest.raises(JournalFailed, match="Input/output error"):
+            log.commit([b"b"])
+    assert len(calls) == 1
+    log.close()
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_write_fails_the_commit_and_recovery_drops_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: Journal[bytes] = Journal(tmp_path, N1, bytes)
+    log.commit([b"a"])
+    real, room = os.pwrite, [100]
+
+    def filling(fd: int, data: Any, offset: int) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = real(fd, data[: room[0]], offset)
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "pwrite", filling)
+    with pytest.raises(JournalFailed, match="No space left"):
+        log.commit([b"b" * 500])
+    log.close()
+    monkeypatch.undo()
+    assert read(tmp_path) == [b"a"]
+
+
+def test_a_segment_that_a_crash_left_unfinished_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, [[b"a"]])
+    (tmp_path / "0000000001.new").write_bytes(b"split")
+    assert read(tmp_path) == [b"a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["0000000000.seg"]
+
+
+def test_structs_come_back_as_structs(tmp_path: Path) -> None:
+    class Vote(msgspec.Struct, array_like=True, tag="v"):
+        term: int
+
+    log: Journal[Vote] = Journal(tmp_path, N1, Vote)
+    log.commit([Vote(3)])
+    log.close()
+    log = Journal(tmp_path, N1, Vote)
+    log.close()
+    assert log.records == [Vote(3)]
