@@ -73,8 +73,8 @@ class JournalCorrupt(JournalError):  # noqa: N818
         self.path, self.offset, self.reason = path, offset, reason
         super().__init__(
             f"{path}: damaged at byte {offset}: {reason}. The node does not start, since it may have voted or "
-            "acknowledged by what is lost. Restore the file from a copy, or give the machine a new node name and an empty "
-            "data_dir; never let it return under its old name with an empty log."
+            "acknowledged by what is lost. Restore the file from a copy, or give the machine a new node name and an "
+            "empty data_dir; never let it return under its old name with an empty log."
         )
 
 
