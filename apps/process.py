@@ -62,6 +62,23 @@ class Requested(msgspec.Struct, frozen=True, gc=False):
     command: Any
 
 
+class Request(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a client, a process too, sends to a node: the node gets it as `Requested`.
+
+    ``request`` is never used twice under the client's name, so that a late answer cannot be taken for another's.
+    """
+
+    request: int
+    command: Any
+
+
+class Response(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A node's `Reply`, as the client receives it."""
+
+    request: int
+    result: Any
+
+
 class Persisted(msgspec.Struct, frozen=True, gc=False):
     token: int
 
