@@ -1,4 +1,4 @@
-"""Following the nodes' traces while they run: who leads, and what has been committed. Reads files, touches no network."""
+"""Following the nodes' traces while they run: who leads, and what is committed. Reads files, touches no network."""
 
 from __future__ import annotations
 

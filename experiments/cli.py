@@ -1,0 +1,214 @@
+"""The ``splitbrain`` command: reads what a person typed, calls the rooms, and turns every error into one clear message.
+
+Exit status: 0 valid, 1 a promise was broken, 2 unknown or not to be believed; 64 and above as in sysexits(3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+USAGE, DATA, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, CANNOT_CREATE, IO_ERROR, NO_PERMISSION = (
+    64, 65, 66, 69, 70, 71, 73, 74, 77,
+)  # fmt: skip
+
+#: Typer carries a click of its own and does not export this class, the base of all that a wrong command line raises.
+UsageError = typer.BadParameter.__bases__[0]
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Break the network under a distributed system, and see what its clients saw.",
+)
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine has, which backend each feature will use, and what to install."""
+    from experiments.doctor import doctor as diagnose
+
+    raise typer.Exit(diagnose(as_json))
+
+
+@app.command("list")
+def list_scenarios(as_json: AsJson = False) -> None:
+    """List the scenarios that come with splitbrain."""
+    from rich.table import Table
+
+    from experiments.scenario_file import load
+
+    scenarios = [load(path) for path in sorted(SCENARIOS.glob("*.toml"))]
+    if as_json:
+        _print_json([{"name": scenario.name, "description": scenario.description} for scenario in scenarios])
+        return
+    table = Table.grid(padding=(0, 2))
+    for scenario in scenarios:
+        question = scenario.description.partition("?")[0] + "?"
+        table.add_row(f"[bold]{scenario.name}[/]", f"{scenario.duration / 1e9:.0f} s", question)
+    console.print(table)
+
+
+@app.command()
+def run(
+    scenario: Annotated[str, typer.Argument(help="The name of a shipped scenario, or a TOML file.")],
+    count: Annotated[int, typer.Option("-n", min=1, help="Play it this many times, each with the next seed.")] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Use this seed instead of the scenario's.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder that runs are put into.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Play a scenario on the real fabric, check what its clients saw, and write a report."""
+    from experiments.narrator import Narrator, show_verdict
+    from experiments.run import play
+    from experiments.scenario_file import load
+
+    asked = load(_scenario_file(scenario))
+    first = asked.seed if seed is None else seed
+    command = shlex.join(["splitbrain", *sys.argv[1:]])
+    outcomes: list[dict[str, Any]] = []
+    for number in range(first, first + count):
+        title = f"{asked.name}  seed {number}"
+        with Narrator(errors if as_json else console, title, asked.duration) as narrator:
+            played = asyncio.run(play(asked.with_seed(number), out, command, narrator))
+        outcomes.append({"run": str(played.path), "seed": number, **msgspec.to_builtins(played.results)})
+        if not as_json:
+            if count > 1:
+                console.print(f"[bold]{title}[/]")
+            show_verdict(console, played.results, _relative(played.report))
+    if as_json:
+        _print_json(outcomes[0] if count == 1 else outcomes)
+    raise typer.Exit(_worst(outcome["exit_status"] for outcome in outcomes))
+
+
+@app.command()
+def check(
+    history: Annotated[Path, typer.Argument(help="A history (.jsonl or .edn, Jepsen's format) or a run's folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a recorded history, or judge the folder of an earlier run again."""
+    from experiments.check import check_path
+    from experiments.narrator import show_verdict
+
+    results = check_path(history)
+    if as_json:
+        _print_json(msgspec.to_builtins(results))
+    else:
+        show_verdict(console, results, None)
+    raise typer.Exit(results.exit_status)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a run anew, from what its folder holds."""
+    from experiments.report import write_report
+
+    written = write_report(folder)
+    _print_json({"report": str(written)}) if as_json else console.print(_relative(written), soft_wrap=True)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="raft or wire.")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure, on this machine, what is promised; every figure beside its aim and, where there is one, a peer's."""
+    from experiments.bench import run_bench
+
+    raise typer.Exit(run_bench(name, as_json))
+
+
+def main() -> None:
+    """Run the command line, and exit."""
+    try:
+        status = app(standalone_mode=False)
+    except UsageError as error:
+        _complain(f"{error.format_message()} See {_help_of(error)}")
+        sys.exit(USAGE)
+    except (typer.Abort, KeyboardInterrupt):
+        _complain("interrupted; nothing of the run is left running")
+        sys.exit(130)
+    except Exception as error:
+        status = _status_of(error)
+        if status is None:
+            raise
+        _complain(str(error))
+        sys.exit(status)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _status_of(error: Exception) -> int | None:
+    """The exit status an error stands for, or None for one that is a mistake of ours."""
+    from experiments.folder import FolderError
+    from experiments.history import HistoryError
+    from experiments.scenario import ScenarioError
+    from topologies.plan import PlanError
+    from topologies.rpc import PrivilegeError, SandboxError
+
+    statuses: list[tuple[type[Exception], int]] = [
+        (ScenarioError, DATA),
+        (HistoryError, DATA),
+        (PlanError, DATA),
+        (PrivilegeError, NO_PERMISSION),
+        (SandboxError, OS_ERROR),
+        (FolderError, CANNOT_CREATE),
+        (FileNotFoundError, NO_INPUT),
+        (IsADirectoryError, NO_INPUT),
+        (PermissionError, NO_PERMISSION),
+        (OSError, IO_ERROR),
+    ]
+    return next((status for kind, status in statuses if isinstance(error, kind)), None)
+
+
+def _scenario_file(name: str) -> Path:
+    if name.endswith(".toml") or os.sep in name:
+        return Path(name)
+    shipped = SCENARIOS / f"{name}.toml"
+    if not shipped.exists():
+        names = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.toml")))
+        raise FileNotFoundError(errno.ENOENT, f"no scenario of that name; there is {names}, or give a .toml file", name)
+    return shipped
+
+
+def _worst(statuses: Any) -> int:
+    """A broken promise (1) outweighs a doubt (2), which outweighs success (0)."""
+    return min(statuses, key=lambda status: {1: 0, 2: 1}.get(status, 2))
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _help_of(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'splitbrain'} --help"
+
+
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        errors.print(f"splitbrain: {line}", soft_wrap=True, markup=False)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
