@@ -24,6 +24,9 @@ from experiments.strikes import STRIKES, Effects, Strike
 #: How long the workload may run up before anything is counted as time of the scenario.
 LEAD_IN_NS = 100_000_000
 
+#: How long measuring may take during a fault of which nobody said how long it lasts.
+OPEN_END_NS = 2_000_000_000
+
 Progress = Callable[[str, str], None]
 
 
@@ -89,6 +92,7 @@ class Run:
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        ended = self.now()
         try:
             if error is None:
                 self.progress("stop", "letting the last operations finish")
@@ -96,11 +100,17 @@ class Run:
         finally:
             fidelity = self.world.fidelity()
             await self._stack.aclose()
-            self._manifest["fidelity"] = fidelity
+            played = msgspec.structs.replace(self.scenario, faults=tuple(self.faults), duration=ended)
+            self._manifest |= {"scenario": _as_data(played), "fidelity": fidelity}
             self._write_manifest()
             self.folder.close()
         if error is None:
             await self._judge()
+
+    def expect(self, **expected: Any) -> None:
+        """Expect more of this run than its scenario said."""
+        more = msgspec.structs.replace(self.scenario.expect, **expected)
+        self.scenario = msgspec.structs.replace(self.scenario, expect=more)
 
     def now(self) -> int:
         """Nanoseconds since the workload started."""
@@ -143,7 +153,7 @@ class Run:
             self._record(strike, "healed", await strike.prove_healed())
 
     async def _prove(self, strike: Strike) -> None:
-        self._record(strike, "proved", await strike.prove(strike.fault.lasts))
+        self._record(strike, "proved", await strike.prove(strike.fault.lasts or OPEN_END_NS))
 
     async def play(self) -> None:
         """The scenario's own schedule: its faults at their times, then the rest of its duration."""

@@ -72,7 +72,7 @@ class Strike(abc.ABC):
     def asked(self) -> Record:
         asked: Record = msgspec.to_builtins(self.fault)
         del asked["kind"]
-        asked["for"] = asked.pop("lasts")
+        asked["for"] = asked.pop("lasts") or None  # None: until it is healed
         return asked
 
     @abc.abstractmethod

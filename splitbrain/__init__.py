@@ -1,1 +1,29 @@
 """splitbrain: what a distributed system does when the network breaks. The public names, re-exported."""
+
+from experiments.lab import Lab, Verdict, lab
+from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Raft, Register, Scenario, ScenarioError
+from experiments.scenario_file import load, parse
+from topologies.impairment import Impairment
+from topologies.leaf_spine import LeafSpine
+from topologies.plan import FabricPlan, PlanError
+
+__all__ = [
+    "Expect",
+    "FabricPlan",
+    "Impair",
+    "Impairment",
+    "Kill",
+    "Lab",
+    "LeafSpine",
+    "LinkDown",
+    "Partition",
+    "PlanError",
+    "Raft",
+    "Register",
+    "Scenario",
+    "ScenarioError",
+    "Verdict",
+    "lab",
+    "load",
+    "parse",
+]
