@@ -1,4 +1,7 @@
-"""A key-value map: the commands clients send, the answers they get, and the state machine that nodes replicate."""
+"""A key-value map: the commands clients send, the answers they get, and the state machine that nodes replicate.
+
+A key that was never written, or was deleted, reads as ``None``, and a `Cas` from ``None`` creates it.
+"""
 
 from __future__ import annotations
 
@@ -70,3 +73,76 @@ class Unsure(msgspec.Struct, frozen=True, array_like=True, tag="??"):
 
 
 Result: TypeAlias = Done | Refused | NotLeader | Unsure
+
+
+class _Session:
+    """What is remembered of one client: the results of those of its commands it may still send again."""
+
+    __slots__ = ("acknowledged", "results")
+
+    def __init__(self) -> None:
+        self.acknowledged = 0
+        self.results: dict[int, Result] = {}
+
+    def forget_below(self, sequence: int) -> None:
+        # The usual step is one; a client that leaps must not make every node count its way there.
+        leap = sequence - self.acknowledged
+        below = range(self.acknowledged, sequence) if leap <= len(self.results) else list(self.results)
+        for number in below:
+            if number < sequence:
+                self.results.pop(number, None)
+        self.acknowledged = sequence
+
+
+class Store:
+    """The replicated state machine: deterministic, and a command sent again in its session takes effect once.
+
+    Linearizable semantics by sessions as in Ongaro's thesis, §6.3. A session begins with its first command and is
+    never expired, so its memory is the window of results that its client has not acknowledged.
+    """
+
+    __slots__ = ("_sessions", "_values")
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._sessions: dict[str, _Session] = {}
+
+    def read(self, key: str) -> Any:
+        """The value of ``key``, ``None`` when absent."""
+        return self._values.get(key)
+
+    def apply(self, command: Command) -> Result:
+        """Carry out ``command``, or return what it returned the first time.
+
+        A sequence number below the session's ``acknowledged`` is `Refused`: the client has had its answer, and what
+        arrives so late is a copy that the network kept.
+        """
+        session = self._sessions.get(command.session)
+        if session is None:
+            session = self._sessions[command.session] = _Session()
+        sequence = command.sequence
+        known = session.results.get(sequence)
+        if known is not None:
+            return known
+        if sequence < session.acknowledged:
+            return Refused(f"sequence {sequence} was acknowledged before")
+        if command.acknowledged > session.acknowledged:
+            session.forget_below(command.acknowledged)
+        result = session.results[sequence] = self._execute(command.operation)
+        return result
+
+    def _execute(self, operation: Operation) -> Result:
+        match operation:
+            case Write(key, value):
+                self._values[key] = value
+                return Done()
+            case Cas(key, old, new):
+                if self._values.get(key) != old:
+                    return Refused(f"{key} has another value")
+                self._values[key] = new
+                return Done()
+            case Delete(key):
+                self._values.pop(key, None)
+                return Done()
+            case Read(key):
+                return Done(self._values.get(key))

@@ -1,0 +1,100 @@
+"""What Raft nodes send each other, and what they write to disk.
+
+The sender of a message is known to whoever receives it, so no message repeats it. An entry's command is bytes that the
+leader encoded once: followers store, forward and checksum them without looking inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from apps.process import NodeId
+
+
+class HardState(msgspec.Struct, frozen=True, array_like=True, tag="H", gc=False):
+    """What a node must not forget besides its log (paper, Figure 2): the term it is in and its vote in that term."""
+
+    term: int
+    vote: NodeId | None
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, tag="E", gc=False):
+    """``command``: an encoded `kv.Command`, or nothing for the entry with which a leader opens its term.
+
+    On disk, an entry whose index is not beyond the last one replaces it and all that follow.
+    """
+
+    index: int
+    term: int
+    command: bytes
+
+
+Record: TypeAlias = HardState | Entry
+
+
+class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="V", gc=False):
+    """``pre``: a question only (thesis §9.6); ``term`` is then the one its sender would stand in."""
+
+    term: int
+    last_index: int
+    last_term: int
+    pre: bool
+
+
+class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag="v", gc=False):
+    """``term``: the voter's own. ``campaign``: the term that was asked for."""
+
+    term: int
+    campaign: int
+    granted: bool
+    pre: bool
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True, tag="A", gc=False):
+    """AppendEntries (paper §5.3). Without entries it asks whether the follower has ``previous``."""
+
+    term: int
+    previous_index: int
+    previous_term: int
+    commit: int
+    entries: Sequence[Entry]
+
+
+class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag="a", gc=False):
+    """The follower's log agrees with the leader's up to ``match``, and is on disk that far."""
+
+    term: int
+    match: int
+
+
+class AppendRejected(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=False):
+    """The follower has no entry of the asked-for term at ``previous_index``.
+
+    ``hint_index`` and ``hint_term``: the last of its entries that may agree, so that the leader skips a term at a time.
+    """
+
+    term: int
+    previous_index: int
+    hint_index: int
+    hint_term: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag="B", gc=False):
+    """``commit``: never beyond what this follower is known to have. ``round``: counts a leader's rounds from 1."""
+
+    term: int
+    commit: int
+    round: int
+
+
+class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
+    """The follower knew no later term than ``term`` when round ``round`` reached it."""
+
+    term: int
+    round: int
+
+
+Message: TypeAlias = RequestVote | VoteReply | Append | AppendReply | AppendRejected | Heartbeat | HeartbeatReply
