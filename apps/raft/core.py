@@ -284,7 +284,8 @@ class Raft:
     def _on_request_vote(self, sender: NodeId, request: RequestVote) -> None:
         granted = self._grants(sender, request)
         if granted and not request.pre:
-            self._save_state(self.term, sender)
+            if self.vote is None:
+                self._save_state(self.term, sender)
             self._contact = self._now
         self._say(sender, VoteReply(self.term, request.term, granted, request.pre))
 
