@@ -1,0 +1,172 @@
+"""The Ryu application: carries what switches say to a `Reconciler`, and what it decides to the switches.
+
+Load it with ``python -m controllers.launch``, or by a manager of Ryu's kind. It reads the path of the plan (JSON) from
+``SPLITBRAIN_PLAN`` and writes `controllers.status` events to the file that ``SPLITBRAIN_STATUS`` names, or else to
+standard output. It needs no packet-in: when it is gone, the switches forward as before.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from controllers import library, openflow, status
+from controllers.library import hub, ofp_event, ofproto, on
+from controllers.pipeline import Flow, Group, Program
+from controllers.reconcile import Effect, Read, Reconciler, Report, Send
+from topologies.plan import FabricPlan
+
+PLAN, STATUS = "SPLITBRAIN_PLAN", "SPLITBRAIN_STATUS"
+
+#: How long a controller that finds a running fabric waits for the last of its switches, before it does without.
+PATIENCE_S = 3.0
+
+MAIN, DEAD = library.handler.MAIN_DISPATCHER, library.handler.DEAD_DISPATCHER
+
+
+class PlanMissingError(RuntimeError):
+    """`PLAN` is not set, so there is nothing to control."""
+
+
+def reporter(path: str | None) -> Callable[[status.Event], None]:
+    """A function that appends an event to the file at ``path``, or writes it to standard output if that is None."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else sys.stdout.fileno()
+
+    def report(event: status.Event) -> None:
+        os.write(descriptor, msgspec.json.encode(event) + b"\n")
+
+    return report
+
+
+class Hurry(library.event.EventBase):
+    """Sent to ourselves once `PATIENCE_S` have passed."""
+
+
+class Fabric(library.App):
+    OFP_VERSIONS = (ofproto.OFP_VERSION,)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        path = os.environ.get(PLAN)
+        if not path:
+            raise PlanMissingError(f"{PLAN} is not set; it names the JSON file of the fabric's plan")
+        plan = FabricPlan.from_json(Path(path).read_bytes())
+        self._names = {switch.datapath_id: switch.name for switch in plan.switches}
+        self._reconciler = Reconciler(plan)
+        self._report = reporter(os.environ.get(STATUS))
+        self._connections: dict[str, _Connection] = {}
+
+    def start(self) -> Any:
+        hub.spawn(self._remind)
+        return super().start()
+
+    def _remind(self) -> None:
+        hub.sleep(PATIENCE_S)
+        self.send_event(self.name, Hurry())
+
+    @on(Hurry)
+    def _on_hurry(self, event: Any) -> None:
+        self._carry_out(self._reconciler.hurry(time.monotonic_ns()))
+
+    @on(ofp_event.EventOFPStateChange, MAIN, DEAD)
+    def _on_state_change(self, event: Any) -> None:
+        now, datapath = time.monotonic_ns(), event.datapath
+        name = self._names.get(datapath.id)
+        if event.state == MAIN:
+            if name is None:
+                self.logger.warning("a switch that the plan does not have: datapath id %#x", datapath.id)
+                return
+            self._connections[name] = _Connection(datapath)
+            up = [port.port_no for port in datapath.ports.values() if _carries(port)]
+            self._carry_out(self._reconciler.connected(now, name, up))
+        elif name and self._connection(datapath):  # and not the connection before its present one
+            del self._connections[name]
+            self._carry_out(self._reconciler.disconnected(now, name))
+
+    @on(ofp_event.EventOFPFlowDescStatsReply, MAIN)
+    def _on_flows(self, event: Any) -> None:
+        if connection := self._connection(event.msg.datapath):
+            connection.flows += openflow.read_flows(event.msg.body)
+
+    @on(ofp_event.EventOFPGroupDescStatsReply, MAIN)
+    def _on_groups(self, event: Any) -> None:
+        if connection := self._connection(event.msg.datapath):
+            connection.groups += openflow.read_groups(event.msg.body)
+
+    @on(ofp_event.EventOFPPortStatus, MAIN)
+    def _on_port_status(self, event: Any) -> None:
+        now, port = time.monotonic_ns(), event.msg.desc
+        if self._connection(event.msg.datapath):
+            up = event.msg.reason != ofproto.OFPPR_DELETE and _carries(port)
+            name = self._names[event.msg.datapath.id]
+            self._carry_out(self._reconciler.port_changed(now, name, port.port_no, up))
+
+    @on(ofp_event.EventOFPBarrierReply, MAIN)
+    def _on_barrier(self, event: Any) -> None:
+        now = time.monotonic_ns()
+        connection = self._connection(event.msg.datapath)
+        if connection is None:
+            return
+        match connection.barriers.pop(event.msg.xid, None):
+            case Read(name):
+                have = Program(tuple(connection.flows), tuple(connection.groups))
+                self._carry_out(self._reconciler.described(now, name, have))
+            case Send(name, _, token):
+                self._carry_out(self._reconciler.confirmed(now, name, token))
+
+    @on(ofp_event.EventOFPErrorMsg, MAIN)
+    def _on_error(self, event: Any) -> None:
+        message = event.msg
+        if name := self._names.get(message.datapath.id):
+            kind = ofproto.ofp_error_type_to_str(message.type)
+            code = ofproto.ofp_error_code_to_str(message.type, message.code)
+            self._report(status.Refused(time.monotonic_ns(), name, f"{kind} {code}"))
+
+    def _connection(self, datapath: Any) -> _Connection | None:
+        """What is under way on ``datapath``, unless its switch is not ours or has connected anew since."""
+        connection = self._connections.get(self._names.get(datapath.id, ""))
+        return connection if connection and connection.datapath is datapath else None
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Report(event):
+                    self._report(event)
+                case Read(name):
+                    datapath = self._connections[name].datapath
+                    self._send(effect, [openflow.flows_request(datapath), openflow.groups_request(datapath)])
+                case Send(name, changes, _):
+                    datapath = self._connections[name].datapath
+                    self._send(effect, [openflow.change_message(datapath, change) for change in changes])
+
+    def _send(self, effect: Read | Send, messages: list[Any]) -> None:
+        """Send ``messages`` in one piece, then a barrier: once it is answered, the switch is done with all of them."""
+        connection = self._connections[effect.switch]
+        barrier = library.parser.OFPBarrierRequest(connection.datapath)
+        packed = bytearray()
+        for message in (*messages, barrier):
+            connection.datapath.set_xid(message)
+            message.serialize()
+            packed += message.buf
+        connection.barriers[barrier.xid] = effect
+        connection.datapath.send(packed)
+
+
+class _Connection:
+    """One switch's present connection: what it has told of itself, and the barriers it has yet to answer."""
+
+    def __init__(self, datapath: Any) -> None:
+        self.datapath = datapath
+        self.flows: list[Flow] = []
+        self.groups: list[Group] = []
+        self.barriers: dict[int, Read | Send] = {}
+
+
+def _carries(port: Any) -> bool:
+    return not (port.state & ofproto.OFPPS_LINK_DOWN or port.config & ofproto.OFPPC_PORT_DOWN)
