@@ -19,8 +19,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 
@@ -30,6 +31,7 @@ from topologies.sandbox import Sandbox, SandboxError
 pytestmark = pytest.mark.network
 
 Start = Callable[..., Sandbox]
+T = TypeVar("T")
 
 
 class RefusalError(Exception):
@@ -347,14 +349,17 @@ class Litterer:
         ):
             subprocess.run(command, shell=True, check=True)
         tempfile.mkstemp()
+        Path("/proc/self/comm").write_text("littered")
         time.sleep(1000)
 
 
 class Arena:
     """Where deaths are played, from inside a sandbox of its own."""
 
-    def play(self, victim: str, delay: float, forks: bool = False) -> list[str]:
+    def play(self, victim: str, delay: float | None, forks: bool = False) -> list[str]:
         """Start a client with a sandbox, kill ``victim`` after ``delay`` seconds, return what is left of it.
+
+        A ``delay`` of ``None`` lasts until the sandbox is full of litter and its worker answers no more.
 
         Victims: the ``client``, the process ``outside`` that it started, that one's child ``pid1``, and that one's
         child ``worker``. With ``forks`` the client has a child, forked and not executed, that outlives it.
@@ -363,22 +368,19 @@ class Arena:
         client = os.fork()
         if client == 0:
             _be_client(forks)
-        time.sleep(delay)
+        if delay is None:
+            _wait_for(lambda: _named("littered"))
+        else:
+            time.sleep(delay)
         generation = ["client", "outside", "pid1", "worker"].index(victim)
-        pid = _descendant(client, generation)
-        while pid is None:  # not there yet: it dies as young as can be
-            pid = _descendant(client, generation)
-        os.kill(pid, signal.SIGKILL)
+        # Not there yet: it dies as young as can be.
+        os.kill(_wait_for(lambda: _descendant(client, generation)), signal.SIGKILL)
         os.waitpid(client, 0)  # the client of a sandbox that died hears of it and goes
         if forks:
             before |= {f"process {child}" for child in _named("survivor")}
-        left: set[str] = set()
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            left = _snapshot() ^ before
-            if not left:
-                break
-            time.sleep(0.01)
+        with suppress(TimeoutError):
+            _wait_for(lambda: _snapshot() == before)
+        left = _snapshot() ^ before
         for survivor in _named("survivor"):
             os.kill(survivor, signal.SIGKILL)
         return sorted(left)
@@ -395,6 +397,16 @@ def _be_client(forks: bool) -> NoReturn:
         pass
     finally:
         os._exit(0)
+
+
+def _wait_for(question: Callable[[], T | None]) -> T:
+    """Ask until the answer counts as true, and return it."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        answer = question()
+        if answer:
+            return answer
+    raise TimeoutError
 
 
 def _processes() -> set[int]:
@@ -446,9 +458,9 @@ MOMENTS = random.Random(2)
 def test_nothing_is_left_whoever_is_killed_and_whenever(sandbox: Start, victim: str) -> None:
     arena = sandbox(Arena)
     # Python, the namespaces and the import of asyncio take some 0.1 s; the litter is made in the next 0.1 s.
-    for delay in [0.0, *(MOMENTS.uniform(0, 0.3) for _ in range(7)), 0.6]:
-        assert arena.call_sync("play", victim, delay) == [], f"killed {victim} after {delay:.3f} s"
+    for delay in [0.0, *(MOMENTS.uniform(0, 0.3) for _ in range(7)), None]:
+        assert arena.call_sync("play", victim, delay) == [], f"killed {victim} after {delay} s"
 
 
 def test_a_child_that_the_client_forked_does_not_keep_the_sandbox_alive(sandbox: Start) -> None:
-    assert sandbox(Arena).call_sync("play", "client", 0.8, forks=True) == []
+    assert sandbox(Arena).call_sync("play", "client", None, forks=True) == []
