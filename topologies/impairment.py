@@ -1,26 +1,121 @@
-"""What a link direction does to the packets on it, as one value. How it is realised is a backend's matter."""
+"""What a link direction does to the packets on it, as one value. How it is realised is a backend's matter.
+
+Also here, because every backend and the simulator need the same answer: the shape of the jitter's distributions, and
+what delay and loss an impairment should be seen to have.
+"""
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+from itertools import pairwise
+from statistics import NormalDist
 from typing import Literal
 
 import msgspec
 
 Distribution = Literal["uniform", "normal", "pareto"]
 
+#: Points of the quantile function of a jitter distribution, less one.
+QUANTILE_STEPS = 4096
+
+#: The shape of the Pareto distribution, that of the table iproute2 ships for netem.
+_PARETO_SHAPE = 3.0
+
+
+class ImpairmentError(ValueError):
+    """An impairment that no link can have; the message names the field, what it was and what it may be."""
+
 
 class Impairment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Delay, loss and rate of one direction of one link. The default value impairs nothing.
+    """What happens to the packets of one direction of one link. The default value impairs nothing.
 
     ``delay`` and ``jitter`` are nanoseconds: a packet is held ``delay`` ± ``jitter`` (uniform: evenly in that
-    interval; normal: ``jitter`` is the standard deviation; never below 0). ``loss`` is the probability, 0 to 1, that
-    a packet is dropped, independently of the others. ``rate`` is in bits per second of whole Ethernet frames, 0 for
-    no limit; ``queue`` is how many packets may wait for it.
+    interval; normal and pareto: ``jitter`` is the standard deviation, the pareto one with a long tail to the right;
+    never below 0). Every packet draws its own delay, so a jitter larger than the packets' spacing reorders them, as
+    netem does. ``loss`` is the share of packets, 0 to 1, that are dropped: independently of each other, or, where
+    ``burst`` is given, in runs of ``burst`` packets on average (the simple Gilbert model: Gilbert, Capacity of a
+    burst-noise channel, 1960). ``duplicate``, ``reorder`` and ``corrupt`` are the shares of packets that arrive twice,
+    that skip the delay, and that have one bit flipped behind the Ethernet header. ``rate`` is in bits per second of
+    whole Ethernet frames (without preamble and checksum), 0 for no limit; ``queue`` is how many packets may wait for
+    it. The delay begins when a packet has been sent at the rate.
     """
 
     delay: int = 0
     jitter: int = 0
     distribution: Distribution = "uniform"
     loss: float = 0.0
+    burst: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
     rate: int = 0
     queue: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("delay", "jitter", "rate"):
+            if getattr(self, name) < 0:
+                raise ImpairmentError(f"{name} is {getattr(self, name)}; it cannot be negative")
+        for name in ("delay", "jitter"):
+            if getattr(self, name) > 60_000_000_000:
+                raise ImpairmentError(f"{name} is {getattr(self, name)} ns; a packet is held for at most 60 s")
+        for name in ("loss", "duplicate", "reorder", "corrupt"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ImpairmentError(f"{name} is {getattr(self, name)}; a share lies between 0 and 1")
+        if not 1 <= self.queue <= 1_000_000:
+            raise ImpairmentError(f"queue is {self.queue}; it holds 1 to 1,000,000 packets")
+        if self.burst and (self.burst < 1 or not math.isfinite(self.burst)):
+            raise ImpairmentError(f"burst is {self.burst}; a run of lost packets is at least 1 packet long")
+        if self.burst and self.loss < 1 and gilbert(self)[0] > 1:
+            raise ImpairmentError(
+                f"loss {self.loss} in bursts of {self.burst} packets: with at least one packet between two bursts "
+                f"at most {self.burst / (1 + self.burst):.3g} of them can be lost; ask for longer bursts"
+            )
+
+    @property
+    def needs_packets(self) -> bool:
+        """Whether packets must be decided on one by one, so that none may pass as part of a larger, unsegmented one."""
+        return bool(self.jitter or self.loss or self.duplicate or self.reorder or self.corrupt or self.rate)
+
+
+def gilbert(impairment: Impairment) -> tuple[float, float]:
+    """The chances, per packet, that a burst of losses starts and that it ends; ``loss`` below 1 and ``burst`` given.
+
+    In the simple Gilbert model with those chances p and r, bursts last 1/r packets and p/(p+r) of all are lost.
+    """
+    end = 1 / impairment.burst
+    return impairment.loss * end / (1 - impairment.loss), end
+
+
+@lru_cache
+def quantiles(distribution: Distribution) -> tuple[float, ...]:
+    """The quantile function of a distribution of mean 0, in units of ``jitter``, at 0, 1/4096, … 1.
+
+    A draw is the linear interpolation of it at a uniform number. Tails end where half a step is left.
+    """
+    shares = [min(max(i, 0.5), QUANTILE_STEPS - 0.5) / QUANTILE_STEPS for i in range(QUANTILE_STEPS + 1)]
+    if distribution == "uniform":
+        return tuple(2 * i / QUANTILE_STEPS - 1 for i in range(QUANTILE_STEPS + 1))
+    if distribution == "normal":
+        normal = NormalDist()
+        return tuple(normal.inv_cdf(share) for share in shares)
+    mean = _PARETO_SHAPE / (_PARETO_SHAPE - 1)
+    deviation = math.sqrt(mean / (_PARETO_SHAPE - 1) / (_PARETO_SHAPE - 2))
+    return tuple(((1 - share) ** (-1 / _PARETO_SHAPE) - mean) / deviation for share in shares)
+
+
+@lru_cache
+def expected_delay(impairment: Impairment, bytes_sent: int = 0) -> tuple[float, float]:
+    """Mean and standard deviation, in nanoseconds, of the delay of lone frames of ``bytes_sent`` bytes.
+
+    That is what the impairment adds to an empty link, the cut at 0 of large jitters and the frames that skip the delay
+    included.
+    """
+    points = quantiles(impairment.distribution) if impairment.jitter else (0.0, 0.0)
+    middles = [(low + high) / 2 for low, high in pairwise(points)]
+    delays = [max(0.0, impairment.delay + impairment.jitter * middle) for middle in middles]
+    held = 1 - impairment.reorder
+    mean = held * sum(delays) / len(delays)
+    square = held * sum(delay * delay for delay in delays) / len(delays)
+    sending = bytes_sent * 8e9 / impairment.rate if impairment.rate else 0.0
+    return mean + sending, math.sqrt(max(0.0, square - mean * mean))

@@ -1,0 +1,337 @@
+"""Measuring one link direction by marked frames, and saying whether what was obtained agrees with what was asked.
+
+The frames carry an EtherType for local experiments, are sent at the sending interface and caught at the receiving one
+by packet sockets, with the kernel's time of arrival. So exactly one direction of one link is measured: no routing, no
+ECMP and no protocol is in the way, and the node at the far end drops them. `measure_link` is light enough for a link in
+use; `measure_rate` saturates it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import statistics
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import msgspec
+
+from topologies.impair import Attachment, Direction, ImpairError, inside
+from topologies.impairment import Impairment, expected_delay, gilbert
+
+#: IEEE Std 802 - Local Experimental EtherType 1.
+PROBE_ETHERTYPE = 0x88B5
+
+#: A verdict that something disagrees is wrong at most this often, where chance alone decides.
+SIGNIFICANCE = 1e-5
+
+_ETHERNET = struct.Struct("!6s6sH")
+_HEADER = _ETHERNET.pack(b"\x02\0\0\0\0\x02", b"\x02\0\0\0\0\x01", PROBE_ETHERTYPE)
+_MARK = struct.Struct("!8sIQ")  # run, sequence number, wall clock when sent; then padding
+_CHECKSUM = struct.Struct("!I")  # CRC-32 of mark and padding
+_SMALLEST_FRAME, _LARGEST_FRAME = 60, 65_535
+_SO_TIMESTAMPNS = 35  # socket(7); with 64-bit time, the option and its control message have one number
+_SO_RCVBUFFORCE = 33
+_RECEIVE_BUFFER = 64 << 20
+_SEND_BATCH = 32
+
+#: Seconds the kernel gets to begin stamping packets after it was asked to; unstamped ones would bear a later time.
+_SETTLING = 0.01
+
+
+class Obtained(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of ``sent`` probes. Delays are nanoseconds, ``None`` when none arrived.
+
+    ``arrived`` counts probes of which an intact copy arrived, ``loss`` is the share of the others; ``loss_burst`` the
+    mean length of the runs of them. ``reordered`` counts probes that a later one overtook. ``jitter`` is the standard
+    deviation of the delays.
+    """
+
+    sent: int
+    arrived: int
+    size: int
+    loss: float
+    loss_burst: float | None
+    duplicated: int
+    reordered: int
+    corrupted: int
+    delay_min: int | None
+    delay_mean: int | None
+    delay_p50: int | None
+    delay_p99: int | None
+    delay_max: int | None
+    jitter: int | None
+
+
+class ObtainedRate(msgspec.Struct, frozen=True, kw_only=True):
+    """``offered``: what was really sent, and ``rate``: what arrived of it while something did, in bits per second of
+    whole Ethernet frames, of which ``sent`` and ``arrived`` are the numbers."""
+
+    offered: int
+    rate: int
+    sent: int
+    arrived: int
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """A probe as it was caught: its number, and when it was sent and received, in nanoseconds of the wall clock."""
+
+    sequence: int
+    sent: int
+    received: int
+
+
+def summarise(sent: int, size: int, arrivals: Sequence[Arrival], corrupted: int = 0) -> Obtained:
+    """`Obtained` from the arrivals, in the order they came."""
+    first: dict[int, int] = {}
+    newest, reordered = -1, 0
+    for arrival in arrivals:
+        if arrival.sequence not in first:
+            first[arrival.sequence] = arrival.received - arrival.sent
+            reordered += arrival.sequence < newest
+            newest = max(newest, arrival.sequence)
+    delays = sorted(first.values())
+    return Obtained(
+        sent=sent,
+        arrived=len(first),
+        size=size,
+        loss=1 - len(first) / sent,
+        loss_burst=_mean_run(sequence not in first for sequence in range(sent)),
+        duplicated=len(arrivals) - len(first),
+        reordered=reordered,
+        corrupted=corrupted,
+        delay_min=delays[0] if delays else None,
+        delay_mean=round(statistics.fmean(delays)) if delays else None,
+        delay_p50=quantile(delays, 0.5) if delays else None,
+        delay_p99=quantile(delays, 0.99) if delays else None,
+        delay_max=delays[-1] if delays else None,
+        jitter=round(statistics.pstdev(delays)) if delays else None,
+    )
+
+
+def quantile(ordered: Sequence[int], share: float) -> int:
+    """The smallest of the ``ordered`` values that ``share`` of them do not exceed."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def _mean_run(flags: Iterable[bool]) -> float | None:
+    runs, total, before = 0, 0, False
+    for flag in flags:
+        runs += flag and not before
+        total += flag
+        before = flag
+    return total / runs if runs else None
+
+
+def verify(asked: Impairment, obtained: Obtained, *, tolerance: int = 2_000_000) -> list[str]:
+    """What in ``obtained`` disagrees with ``asked``, one sentence each; none when the impairment did what it should.
+
+    Shares (loss, duplicates, damage) must lie where chance puts them but for `SIGNIFICANCE`: exact binomial tails, for
+    bursty loss those of as many independent packets as carry the same information. Delays may differ by ``tolerance``
+    nanoseconds, which is what a busy machine adds, and by what is left to chance. A probe that shows nothing, because
+    too few packets arrived, is a disagreement too.
+    """
+    problems = [
+        *_disagreeing_share("lost", asked, obtained, asked.loss, obtained.sent - obtained.arrived - obtained.corrupted),
+        *_disagreeing_share("damaged", asked, obtained, (1 - asked.loss) * asked.corrupt, obtained.corrupted),
+        *_disagreeing_share("duplicated", asked, obtained, (1 - asked.loss) * asked.duplicate, obtained.duplicated),
+    ]
+    if asked.loss * obtained.sent > obtained.sent - 10:
+        return problems
+    if obtained.delay_mean is None or obtained.jitter is None or obtained.arrived < 10:
+        return [*problems, f"only {obtained.arrived} of {obtained.sent} probes arrived: too few to tell the delay"]
+    mean, deviation = expected_delay(asked, obtained.size)
+    chance = 5 * deviation / math.sqrt(obtained.arrived)
+    low, high = mean - chance - tolerance / 10, mean + chance + tolerance
+    if not low <= obtained.delay_mean <= high:
+        problems.append(f"mean delay {_ms(obtained.delay_mean)}, where {_ms(mean)} was asked")
+    # A pause of the machine inflates the deviation, nothing deflates it: only too small a one accuses the impairment.
+    if deviation > 2 * tolerance and obtained.jitter < deviation * (1 - 5 / math.sqrt(obtained.arrived)):
+        problems.append(f"delays vary by {_ms(obtained.jitter)} (standard deviation), where {_ms(deviation)} was asked")
+    return problems
+
+
+def verify_rate(asked: Impairment, obtained: ObtainedRate, *, tolerance: float = 0.05) -> list[str]:
+    """What in ``obtained`` disagrees with the rate ``asked``, which must have been offered more than it can carry."""
+    if obtained.offered <= asked.rate:
+        return [f"{obtained.offered / 1e6:.3g} Mbit/s were offered, too little to fill {asked.rate / 1e6:.3g} Mbit/s"]
+    if abs(obtained.rate - asked.rate) > tolerance * asked.rate:
+        return [f"{obtained.rate / 1e6:.4g} Mbit/s went through, where {asked.rate / 1e6:.4g} Mbit/s was asked"]
+    return []
+
+
+def _disagreeing_share(what: str, asked: Impairment, obtained: Obtained, share: float, count: int) -> list[str]:
+    trials = obtained.sent
+    if what == "lost" and asked.burst and 0 < asked.loss < 1:
+        start, end = gilbert(asked)
+        correlation = max(0.0, 1 - start - end)  # of one packet's fate with the next one's
+        shrink = (1 - correlation) / (1 + correlation)
+        trials, count = max(1, round(trials * shrink)), round(count * shrink)
+    if binomial_tail(trials, share, count) >= SIGNIFICANCE / 2:
+        return []
+    return [f"{count / trials:.2%} of {trials} probes {what}, where {share:.2%} was asked"]
+
+
+def binomial_tail(trials: int, share: float, count: int) -> float:
+    """How likely a count at least as far out as ``count``, on its side, is among ``trials`` of chance ``share``."""
+    if share <= 0 or share >= 1:
+        return 1.0 if count == round(trials * share) else 0.0
+    outwards = range(count, -1, -1) if count < trials * share else range(count, trials + 1)
+    total = 0.0
+    for k in outwards:
+        term = math.exp(
+            math.lgamma(trials + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(trials - k + 1)
+            + k * math.log(share)
+            + (trials - k) * math.log1p(-share)
+        )
+        total += term
+        if term < total * 1e-12:
+            break
+    return min(1.0, total)
+
+
+def _ms(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e6:.2f} ms"
+
+
+async def measure_link(
+    direction: Direction,
+    *,
+    packets: int = 200,
+    interval: int = 2_000_000,
+    size: int = 128,
+    wait: int = 250_000_000,
+) -> Obtained:
+    """Send ``packets`` probes of ``size`` bytes, one every ``interval`` nanoseconds; stop when all have arrived, or
+    ``wait`` nanoseconds after the last (give it the longest delay there can be).
+
+    Raises `topologies.impair.ImpairError` when an interface is not there.
+    """
+    with ProbeRun(direction, size) as run:
+        await asyncio.sleep(_SETTLING)
+        started = time.monotonic_ns()
+        for sequence in range(packets):
+            await asyncio.sleep((started + sequence * interval - time.monotonic_ns()) / 1e9)
+            run.send()
+            run.drain()
+        deadline = time.monotonic_ns() + wait
+        while run.missing and time.monotonic_ns() < deadline:
+            await asyncio.sleep(0.005)
+            run.drain()
+        return run.obtained()
+
+
+async def measure_rate(
+    direction: Direction, *, offered: int, duration: int = 200_000_000, size: int = 1400, wait: int = 250_000_000
+) -> ObtainedRate:
+    """Offer ``offered`` bits per second of frames of ``size`` bytes for ``duration`` nanoseconds, and see how fast they
+    arrive in that time. It takes all the link has: not for a link in use. Raises `topologies.impair.ImpairError`.
+    """
+    with ProbeRun(direction, size) as run:
+        await asyncio.sleep(_SETTLING)
+        started = now = time.monotonic_ns()
+        while (now := time.monotonic_ns()) - started < duration:
+            for _ in range(_SEND_BATCH):
+                if run.sent * run.size * 8e9 > (now - started) * offered:
+                    await asyncio.sleep(0.001)
+                    break
+                run.send()
+            run.drain()
+        deadline = now + wait
+        while run.missing and time.monotonic_ns() < deadline:
+            await asyncio.sleep(0.005)
+            run.drain()
+        return run.obtained_rate(now - started)
+
+
+class ProbeRun:
+    """Probes of one measurement under way. Entering it opens the sockets at both ends, leaving it closes them.
+
+    Drain it often: the receiving socket holds some thousand probes.
+    """
+
+    def __init__(self, direction: Direction, size: int) -> None:
+        self.direction = direction
+        self.size = max(size, _SMALLEST_FRAME)
+        self.sent = 0
+        self._run = os.urandom(8)
+        self._arrivals: list[Arrival] = []
+        self._seen: set[int] = set()
+        self._corrupted = 0
+
+    def __enter__(self) -> ProbeRun:
+        with inside(self.direction.sender.netns):
+            self._out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+            _bind(self._out, self.direction.sender, 0)
+        try:
+            with inside(self.direction.receiver.netns):
+                self._caught = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+                self._caught.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+                for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):  # the latter is root's, past the system's limit
+                    with suppress(PermissionError):
+                        self._caught.setsockopt(socket.SOL_SOCKET, option, _RECEIVE_BUFFER)
+                _bind(self._caught, self.direction.receiver, PROBE_ETHERTYPE)
+        except BaseException:
+            self._out.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._out.close()
+        self._caught.close()
+
+    @property
+    def missing(self) -> bool:
+        """Whether some probe sent has not arrived, intact or damaged."""
+        return len(self._seen) + self._corrupted < self.sent
+
+    def send(self) -> None:
+        padding = bytes(self.size - _ETHERNET.size - _MARK.size - _CHECKSUM.size)
+        body = _MARK.pack(self._run, self.sent, time.time_ns()) + padding
+        self.sent += 1
+        # An interface that is down refuses it: to the measurement that probe is lost.
+        with suppress(OSError):
+            self._out.send(_HEADER + body + _CHECKSUM.pack(zlib.crc32(body)))
+
+    def drain(self) -> None:
+        """Take in what has arrived."""
+        while True:
+            try:
+                frame, ancillary, _, _ = self._caught.recvmsg(_LARGEST_FRAME, 64)
+            except BlockingIOError:
+                return
+            body, checksum = frame[_ETHERNET.size : -_CHECKSUM.size], frame[-_CHECKSUM.size :]
+            if zlib.crc32(body) != _CHECKSUM.unpack(checksum)[0]:
+                self._corrupted += 1
+                continue
+            run, sequence, sent = _MARK.unpack_from(body)
+            if run == self._run:
+                seconds, nanoseconds = struct.unpack_from("qq", ancillary[0][2])
+                self._arrivals.append(Arrival(sequence, sent, seconds * 1_000_000_000 + nanoseconds))
+                self._seen.add(sequence)
+
+    def obtained(self) -> Obtained:
+        return summarise(self.sent, self.size, self._arrivals, self._corrupted)
+
+    def obtained_rate(self, duration: int) -> ObtainedRate:
+        """What arrived of probes that were sent for ``duration`` nanoseconds."""
+        arrivals = self._arrivals
+        span = max(1, arrivals[-1].received - arrivals[0].received) if arrivals else 1
+        rate = (len(arrivals) - 1) * self.size * 8 * 1_000_000_000 // span if arrivals else 0
+        offered = self.sent * self.size * 8 * 1_000_000_000 // duration
+        return ObtainedRate(offered=offered, rate=rate, sent=self.sent, arrived=len(arrivals))
+
+
+def _bind(opened: socket.socket, where: Attachment, protocol: int) -> None:
+    try:
+        opened.bind((where.interface, protocol))
+    except OSError as error:
+        opened.close()
+        raise ImpairError(f"cannot measure at interface {where.interface}: {error.strerror}") from error
