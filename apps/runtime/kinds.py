@@ -1,0 +1,114 @@
+"""The kinds of process the runtime can run, each with the types its driver needs to encode and decode.
+
+A kind is named in the configuration: ``raft``, ``client``, ``flood``, or ``module:function`` for one from elsewhere,
+where the function takes the `Config` and returns a `Kind`. Imports are made when a kind is asked for, so that a client
+does not load Raft.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from apps.process import Process
+from apps.runtime.config import Config, ConfigError, parameters
+
+
+@dataclass(frozen=True)
+class Kind:
+    """``protocol``: its name in the trace's header. ``message``, ``record``, ``command``, ``result``: what travels
+    between nodes, is kept on disk, comes from clients and goes back to them, as types that msgspec can decode.
+    ``client``: it sends requests rather than messages, leaves a history rather than a trace, and is told on its
+    standard input when to start and to stop.
+    """
+
+    protocol: str
+    make: Callable[[], Process]
+    message: Any = None
+    record: Any = None
+    command: Any = None
+    result: Any = None
+    client: bool = False
+
+
+def kind_of(config: Config) -> Kind:
+    """What ``config`` asks for. Raises `ConfigError`."""
+    name = config.kind
+    if ":" in name:
+        module, _, attribute = name.partition(":")
+        try:
+            build: Callable[[Config], Kind] = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"process: kind {name!r} cannot be loaded: {error}") from error
+    else:
+        try:
+            build = _KINDS[name]
+        except KeyError:
+            raise ConfigError(
+                f"process: unknown kind {name!r}; there are {', '.join(_KINDS)}, or 'module:function'"
+            ) from None
+    return build(config)
+
+
+def _raft(config: Config) -> Kind:
+    from apps import kv
+    from apps.raft import Message, Raft, RaftConfig, Record
+
+    _needs_listen(config)
+    settings = parameters(config, RaftConfig)
+    return Kind(
+        protocol="raft",
+        make=lambda: Raft(config.node, config.nodes, settings, _random(config)),
+        message=Message,
+        record=Record,
+        command=kv.Command,
+        result=kv.Result,
+    )
+
+
+def _client(config: Config) -> Kind:
+    from apps import kv, workload
+
+    settings = parameters(config, workload.RegisterConfig)
+    return Kind(
+        protocol="register",
+        make=lambda: workload.RegisterClient(
+            config.node, config.nodes, settings, _random(config), first_request=_first_request(config)
+        ),
+        command=kv.Command,
+        result=kv.Result,
+        client=True,
+    )
+
+
+def _flood(config: Config) -> Kind:
+    from apps import kv, workload
+
+    settings = parameters(config, workload.FloodConfig)
+    return Kind(
+        protocol="flood",
+        make=lambda: workload.Flood(config.node, config.nodes, settings, first_request=_first_request(config)),
+        command=kv.Command,
+        result=kv.Result,
+        client=True,
+    )
+
+
+_KINDS: dict[str, Callable[[Config], Kind]] = {"raft": _raft, "client": _client, "flood": _flood}
+
+
+def _random(config: Config) -> random.Random:
+    # A string is hashed with SHA-512, whatever PYTHONHASHSEED; another node or incarnation draws other numbers.
+    return random.Random(f"{config.seed} {config.node} {config.incarnation}")
+
+
+def _first_request(config: Config) -> int:
+    return config.incarnation << 32
+
+
+def _needs_listen(config: Config) -> None:
+    if config.listen is None:
+        raise ConfigError(f"listen: a node of kind {config.kind!r} must have an address, like '10.0.0.1:7000'")
