@@ -1,0 +1,199 @@
+"""What happened, from what was recorded: operations out of history events, faults out of their steps, roles out of traces.
+
+Pure functions on `record`'s data. All times are integer nanoseconds from the start of the workload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from experiments.report.record import Event, FaultStep, Leader, Record, TraceEvent
+
+#: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
+DOWN = "down"
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False):
+    """One operation of a client. ``type`` is ``ok``, ``fail`` or ``info``; ``complete`` is None where none was recorded."""
+
+    process: int
+    f: str
+    value: Any
+    invoke: int
+    complete: int | None
+    type: str
+    error: Any = None
+
+    @property
+    def refused(self) -> bool:
+        """Answered, and the answer is no: a compare-and-set that found another value. Nothing is broken by it."""
+        return self.type == "fail" and self.f == "cas"
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One fault and the steps of it that were recorded."""
+
+    index: int
+    kind: str
+    asked: FaultStep | None = None
+    applied: FaultStep | None = None
+    proved: FaultStep | None = None
+    healed: FaultStep | None = None
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        return self.applied.resolved if self.applied else {}
+
+    @property
+    def proof(self) -> bool | None:
+        """Whether it had its effect and was gone after it: None where that was not measured."""
+        seen = [step.effective for step in (self.proved, self.healed) if step is not None]
+        if False in seen:
+            return False
+        return True if seen and seen[0] is True and self.proved is not None else None
+
+    @property
+    def nodes_hit(self) -> set[str]:
+        """The nodes that were killed, or stand alone on their side of a partition."""
+        if self.kind == "kill":
+            return set(self.resolved.get("nodes", ()))
+        return {group[0] for group in self.resolved.get("groups", ()) if len(group) == 1}
+
+
+class Stretch(msgspec.Struct, frozen=True, gc=False):
+    start: int
+    end: int
+    role: str
+    term: int
+
+
+class Lane(msgspec.Struct, frozen=True):
+    """One node's roles, without gaps, from its first trace event on; and its commit index as (time, index)."""
+
+    node: str
+    stretches: list[Stretch]
+    commits: list[tuple[int, int]]
+
+
+def operations(history: Iterable[Event]) -> list[Operation]:
+    """Invocations with their completions, in order of invocation; the nemesis is left out."""
+    pending: dict[int, Event] = {}
+    made: list[Operation] = []
+    for event in history:
+        process = event.process
+        if not isinstance(process, int):
+            continue
+        if event.type == "invoke":
+            pending[process] = event
+        elif (asked := pending.pop(process, None)) is not None:
+            made.append(Operation(process, event.f, event.value, asked.time, event.time, event.type, event.error))
+    made.extend(
+        Operation(process, asked.f, asked.value, asked.time, None, "info") for process, asked in pending.items()
+    )
+    made.sort(key=lambda operation: operation.invoke)
+    return made
+
+
+def faults(steps: Iterable[FaultStep], planned: Sequence[Mapping[str, Any]]) -> list[Fault]:
+    """Every fault of the scenario, also those that the run never came to."""
+    found = {index: Fault(index, str(fault.get("kind", "fault"))) for index, fault in enumerate(planned)}
+    for step in steps:
+        fault = found.get(step.fault) or Fault(step.fault, step.kind)
+        if step.step in ("asked", "applied", "proved", "healed"):
+            fault = msgspec.structs.replace(fault, **{step.step: step})
+        found[step.fault] = fault
+    return [found[index] for index in sorted(found)]
+
+
+def last_moment(record: Record, made: Sequence[Operation]) -> int:
+    """The end of the time axis: that of the scenario, or of what was recorded if the run ended before or after it."""
+    recorded = [step.t for step in record.faults]
+    recorded += [operation.complete or operation.invoke for operation in made]
+    if record.results is not None:
+        recorded.append(int(record.manifest.scenario.get("duration") or 0))
+    if not recorded and record.manifest.epoch is not None:
+        recorded = [file[-1].t - record.manifest.epoch for files in record.traces.values() for file in files if file]
+    return max([*recorded, 1_000_000_000])
+
+
+def lanes(
+    traces: Mapping[str, Sequence[Sequence[TraceEvent]]], epoch: int, struck: Iterable[Fault], end: int
+) -> list[Lane]:
+    """The role of every node at every time, until ``end``.
+
+    A node is down from the moment it was killed until its next incarnation has started. Without a recorded kill, it
+    is down from the last thing it said.
+    """
+    killed: dict[str, list[int]] = {}
+    for fault in struck:
+        if fault.kind == "kill" and fault.applied is not None:
+            for node in fault.resolved.get("nodes", ()):
+                killed.setdefault(node, []).append(fault.applied.t)
+    return [_lane(node, files, epoch, killed.get(node, []), end) for node, files in traces.items()]
+
+
+def _lane(node: str, files: Sequence[Sequence[TraceEvent]], epoch: int, killed: Sequence[int], end: int) -> Lane:
+    turns: list[tuple[int, str, int]] = []
+    commits: list[tuple[int, int]] = []
+    for number, events in enumerate(files):
+        if not events:
+            continue
+        began = events[0].t - epoch
+        later = next((file[0].t - epoch for file in files[number + 1 :] if file), None)
+        deaths = [t for t in killed if began < t and (later is None or t < later)]
+        died = deaths[0] if deaths else events[-1].t - epoch if later is not None else None
+        for event in events:
+            at = event.t - epoch
+            if died is not None and at > died:
+                break  # said while the kill was being written down
+            if event.ev == "role":
+                turns.append((at, event.role, event.term))
+            elif event.ev == "started":
+                turns.append((at, "follower", event.term))
+            elif event.ev == "commit":
+                commits.append((at, event.index))
+        if died is not None:
+            turns.append((died, DOWN, 0))
+    turns.sort(key=lambda turn: turn[0])
+    stretches: list[Stretch] = []
+    for (start, role, term), following in zip(turns, [*turns[1:], (end, "", 0)], strict=True):
+        until = min(following[0], end)
+        if until <= start:
+            continue
+        if stretches and (stretches[-1].role, stretches[-1].term) == (role, term):
+            stretches[-1] = msgspec.structs.replace(stretches[-1], end=until)
+        else:
+            stretches.append(Stretch(start, until, role, term))
+    return Lane(node, stretches, commits)
+
+
+def leaders(judged: Sequence[Leader], drawn: Iterable[Lane]) -> list[Leader]:
+    """Who led when: as the verdict has it, or where there is none, as the nodes themselves said."""
+    if judged:
+        return sorted(judged, key=lambda leader: leader.start)
+    found = [
+        Leader(lane.node, stretch.term, stretch.start, stretch.end)
+        for lane in drawn
+        for stretch in lane.stretches
+        if stretch.role == "leader"
+    ]
+    return sorted(found, key=lambda leader: leader.start)
+
+
+def leader_at(led: Iterable[Leader], t: int) -> Leader | None:
+    """The leader of the highest term that led at ``t``."""
+    leading = [one for one in led if one.start <= t and (one.end is None or one.end > t)]
+    return max(leading, key=lambda one: one.term, default=None)
+
+
+def succession(led: Sequence[Leader], fault: Fault) -> tuple[str | None, Leader | None]:
+    """The leader whom ``fault`` found, and the first one to lead after it struck (None: there was none)."""
+    if fault.applied is None:
+        return None, None
+    struck = fault.applied.t
+    standing = leader_at(led, struck - 1)
+    before = fault.resolved.get("leader") or (standing.node if standing else None)
+    return before, min((one for one in led if one.start >= struck), key=lambda one: one.start, default=None)

@@ -1,0 +1,218 @@
+"""What was asked of every fault and what was measured of it, side by side: times, matrices and tables for the page."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from experiments.report import words
+from experiments.report.events import Fault
+from experiments.report.fabric import caption
+from experiments.report.record import FaultStep
+from topologies.plan import FabricPlan
+
+#: How a fault is called in a heading.
+NAMES = {"partition": "Partition", "link-down": "Link down", "impair": "Impaired link", "kill": "Node killed"}
+
+MISSING = "–"
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One pair of a matrix. ``asked``: whether packets must pass; None for a node itself, or where nothing was asked.
+    ``text`` is what arrived of what was sent; ``wrong``: not what must be."""
+
+    asked: bool | None
+    text: str
+    wrong: bool
+    title: str
+
+
+class Matrix(msgspec.Struct, frozen=True):
+    """Rows receive, columns send."""
+
+    caption: str
+    names: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Its first column names the rows."""
+
+    caption: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """One fault's evidence. ``proof``: it had its effect and was gone after it; None where that is not known."""
+
+    number: int
+    title: str
+    summary: str
+    proof: bool | None
+    outcome: str
+    matrices: list[Matrix]
+    tables: list[Table]
+    mismatches: list[str]
+
+
+def prove(fault: Fault) -> Proof:
+    """Everything there is to show of ``fault``."""
+    matrices, mismatches = [], []
+    for step, when in ((fault.proved, "while it lasted"), (fault.healed, "after the heal")):
+        if step is None:
+            continue
+        if step.expected is not None and step.measured is not None:
+            matrices.append(_matrix(step, when))
+        mismatches += [f"{_mismatch(one)}, {when}" for one in step.mismatches]
+    tables = [_times(fault)]
+    tables += [table for table in (_carrier(fault), _impairment(fault), _kill(fault)) if table is not None]
+    return Proof(
+        fault.index + 1,
+        NAMES.get(fault.kind, fault.kind),
+        caption(fault),
+        fault.proof,
+        _outcome(fault),
+        matrices,
+        tables,
+        mismatches,
+    )
+
+
+def calibration(measured: Mapping[str, Mapping[str, Any]], plan: FabricPlan | None) -> Table | None:
+    """What impaired links did before the workload began, beside what the plan asks of them."""
+    if not measured:
+        return None
+    asked = plan.impairments if plan else {}
+    rows = [
+        _obtained(name, msgspec.to_builtins(asked[name]) if name in asked else {}, found)
+        for name, found in measured.items()
+    ]
+    return Table("Measured before the workload began, asked / obtained", _OBTAINED, rows)
+
+
+def _outcome(fault: Fault) -> str:
+    if fault.applied is None:
+        return "never applied"
+    if fault.proof:
+        return "proved, and proved healed" if fault.healed is not None else "proved; no heal on record"
+    if fault.proof is False:
+        return "not what was asked"
+    return "not measured"
+
+
+def _times(fault: Fault) -> Table:
+    asked = fault.asked.asked if fault.asked else {}
+    start = asked.get("at")
+    end = start + asked["for"] if isinstance(start, int) and isinstance(asked.get("for"), int) else None
+    rows = []
+    for name, due, step in (
+        ("applied", start, fault.applied),
+        ("measured", None, fault.proved),
+        ("healed and measured", end, fault.healed),
+    ):
+        happened = MISSING if step is None else words.moment(step.t)
+        rows.append([name, "" if due is None else words.moment(due), happened])
+    return Table("When", ["", "asked for", "done at"], rows)
+
+
+def _matrix(step: FaultStep, when: str) -> Matrix:
+    expected, measured = step.expected or {}, step.measured or {}
+    names = list(expected)
+    rows = []
+    for receiver in names:
+        cells = []
+        for sender in names:
+            if sender == receiver:
+                cells.append(Cell(None, "", False, ""))
+                continue
+            wanted = expected[receiver].get(sender)
+            sent, arrived = measured.get(receiver, {}).get(sender, (0, 0))
+            wrong = wanted is not None and sent > 0 and (arrived > 0) != wanted
+            must = {True: "must arrive", False: "must not arrive", None: "nothing was asked"}[wanted]
+            title = f"{sender} to {receiver}: {arrived} of {sent} probes arrived; they {must}"
+            cells.append(Cell(wanted, f"{arrived}/{sent}" if sent else MISSING, wrong, title))
+        rows.append((receiver, cells))
+    return Matrix(f"Probes that arrived, {when}", names, rows)
+
+
+def _mismatch(one: Any) -> str:
+    if not isinstance(one, dict) or "receiver" not in one:
+        return str(one)
+    hears = "hears" if one.get("arrived") else "does not hear"
+    return f"{one['receiver']} {hears} {one.get('sender')} ({one.get('arrived')} of {one.get('sent')} probes)"
+
+
+def _carrier(fault: Fault) -> Table | None:
+    during = fault.proved.carrier if fault.proved else {}
+    after = fault.healed.carrier if fault.healed else {}
+    if not during and not after:
+        return None
+    said = {True: "up", False: "down", None: MISSING}
+    rows = [[name, "down", said[during.get(name)], said[after.get(name)]] for name in {**during, **after}]
+    return Table("Carrier, as the switches see it", ["link", "asked", "measured", "after the heal"], rows)
+
+
+_OBTAINED = ["direction", "delay", "half of packets within", "99 % within", "jitter", "loss", "packets", "by"]
+
+
+def _impairment(fault: Fault) -> Table | None:
+    asked = fault.resolved.get("directions", {})
+    if not asked:
+        return None
+    obtained = fault.proved.obtained if fault.proved else {}
+    rows = [_obtained(name, value, obtained.get(name, {})) for name, value in asked.items()]
+    return Table("Impairment, asked / obtained", _OBTAINED, rows)
+
+
+def _obtained(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    def both(wanted: str | None, key: str) -> str:
+        got = found.get(key)
+        measured = MISSING if got is None else words.share(got) if key == "loss" else words.span(got)
+        return measured if wanted is None else f"{wanted} / {measured}"
+
+    packets = found.get("packets")
+    dropped = found.get("dropped")
+    lost = sum(dropped.values()) if isinstance(dropped, dict) else dropped
+    return [
+        name,
+        both(words.span(asked.get("delay", 0)), "delay_mean"),
+        both(None, "delay_p50"),
+        both(None, "delay_p99"),
+        both(f"±{words.THIN}{words.span(asked.get('jitter', 0))}", "jitter"),
+        both(words.share(asked.get("loss", 0.0)), "loss"),
+        MISSING if packets is None else f"{packets:,}" + (f", {lost:,} dropped" if lost is not None else ""),
+        str(found.get("backend", MISSING)),
+    ]
+
+
+def _kill(fault: Fault) -> Table | None:
+    nodes = fault.resolved.get("nodes", ())
+    if not nodes:
+        return None
+    exited = fault.proved.exited if fault.proved else {}
+    restarted = fault.healed.restarted if fault.healed else {}
+    rows = []
+    for node in nodes:
+        again = restarted.get(node, {})
+        back = (
+            f"as incarnation {again['incarnation']}, pid {again.get('pid', MISSING)}"
+            if "incarnation" in again
+            else MISSING
+        )
+        rows.append([node, "killed by SIGKILL", _status(exited.get(node)), back])
+    return Table("Exit", ["node", "asked", "measured", "started again"], rows)
+
+
+def _status(status: int | None) -> str:
+    if status is None:
+        return MISSING
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"killed by signal {-status}"

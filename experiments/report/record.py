@@ -1,0 +1,215 @@
+"""Reading a run's folder. It takes what is there: a run that died leaves parts out, and the report says which.
+
+``docs/run-folder.md`` and ``docs/trace.md`` are the contracts; keys that they do not name are ignored.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from topologies.plan import FabricPlan
+
+T = TypeVar("T")
+
+#: Jepsen's three verdicts (`:valid?`): true, false, or unknown.
+Valid: TypeAlias = bool | Literal["unknown"]
+
+
+class ReportError(ValueError):
+    """There is nothing to report on, or no place to write to; the message says what and what to do."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One line of the history; ``time`` in nanoseconds from the start of the workload."""
+
+    time: int
+    process: int | str
+    type: str
+    f: str
+    value: Any = None
+    error: Any = None
+
+
+class FaultStep(msgspec.Struct, frozen=True):
+    """One line of ``faults.jsonl``; what a step proves depends on the fault's kind."""
+
+    fault: int
+    kind: str
+    step: str
+    t: int
+    asked: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
+    effective: bool | None = None
+    expected: dict[str, dict[str, bool]] | None = None
+    measured: dict[str, dict[str, tuple[int, int]]] | None = None
+    mismatches: list[Any] = []
+    carrier: dict[str, bool] = {}
+    obtained: dict[str, dict[str, Any]] = {}
+    exited: dict[str, int | None] = {}
+    restarted: dict[str, dict[str, Any]] = {}
+    error: str | None = None
+
+
+class TraceEvent(msgspec.Struct, frozen=True, gc=False):
+    """The part of a node's trace that is drawn. ``t`` is absolute, on the machine's monotonic clock."""
+
+    t: int
+    ev: str
+    role: str = ""
+    term: int = 0
+    index: int = 0
+
+
+class Check(msgspec.Struct, frozen=True):
+    name: str
+    valid: Valid = "unknown"
+    summary: str = ""
+    details: dict[str, Any] | None = None
+
+
+class Believable(msgspec.Struct, frozen=True):
+    valid: Valid = True
+    reasons: list[str] = []
+
+
+class Availability(msgspec.Struct, frozen=True):
+    """Counts of operations; ``longest_outage``, ``outage_at`` and each fault's ``recovery`` are nanoseconds."""
+
+    operations: int = 0
+    ok: int = 0
+    failed: int = 0
+    unknown: int = 0
+    share: float | None = None
+    longest_outage: int | None = None
+    outage_at: int | None = None
+    recovery: dict[str, int | None] = {}
+
+
+class Leader(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
+    node: str
+    term: int
+    start: int
+    end: int | None = None
+
+
+class Fidelity(msgspec.Struct, frozen=True):
+    """``loop_lag_p99`` in nanoseconds, ``cpu_headroom`` a share; ``calibration`` by direction, before the workload."""
+
+    loop_lag_p99: int | None = None
+    cpu_headroom: float | None = None
+    calibration: dict[str, dict[str, Any]] = {}
+
+
+class Results(msgspec.Struct, frozen=True):
+    valid: Valid = "unknown"
+    exit_status: int | None = None
+    summary: str = ""
+    checks: list[Check] = []
+    believable: Believable = Believable()
+    availability: Availability | None = None
+    leaders: list[Leader] = []
+    fidelity: Fidelity | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What was run, where, with what. ``epoch`` is the start of the workload on the clock that traces use."""
+
+    splitbrain: str = ""
+    command: str = ""
+    started: str = ""
+    world: str = ""
+    seed: int | None = None
+    epoch: int | None = None
+    time_scale: float = 1.0
+    scenario: dict[str, Any] = {}
+    scenario_toml: str = ""
+    plan: FabricPlan | None = None
+    placement: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    backends: dict[str, Any] = {}
+    versions: dict[str, Any] = {}
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A run as it was recorded. ``traces``: for each node, the events of each incarnation. ``missing``: a sentence
+    for everything that should be there and is not, or cannot be read."""
+
+    name: str
+    manifest: Manifest
+    history: list[Event]
+    faults: list[FaultStep]
+    traces: dict[str, list[list[TraceEvent]]]
+    results: Results | None
+    missing: list[str]
+
+
+def read_record(run: Path) -> Record:
+    """Read the folder ``run``. Raises `ReportError` when it is not one that a run has left."""
+    if not run.is_dir():
+        raise ReportError(f"{run}: no such folder; give the folder of a run, such as runs/<scenario>/<time>-<seed>")
+    if not any((run / name).exists() for name in ("manifest.json", "history.jsonl", "results.json")):
+        raise ReportError(
+            f"{run}: not a run's folder: it has no manifest.json; give one such as runs/<scenario>/<time>-<seed>"
+        )
+    missing: list[str] = []
+    manifest = _document(run / "manifest.json", Manifest, missing, "what was run, and on what, is not known")
+    results = _document(run / "results.json", Results, missing, "the run ended before it was judged")
+    history = _lines(run / "history.jsonl", Event, missing, "no operation was recorded")
+    faults = _lines(run / "faults.jsonl", FaultStep, missing, "no fault was recorded")
+    traces = {
+        folder.parent.name: [_lines(file, TraceEvent, missing, "") for file in _by_incarnation(folder)]
+        for folder in sorted(run.glob("nodes/*/trace"))
+    }
+    if not any(files for files in traces.values()):
+        missing.append("nodes/*/trace: not there; who led when is not known from the nodes themselves")
+    return Record(run.name, manifest or Manifest(), history, faults, traces, results, missing)
+
+
+def _by_incarnation(folder: Path) -> list[Path]:
+    return sorted((file for file in folder.glob("*.ndjson") if file.stem.isdigit()), key=lambda file: int(file.stem))
+
+
+def _document(path: Path, kind: type[T], missing: list[str], without: str) -> T | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        missing.append(f"{path.name}: not there; {without}")
+    except (OSError, msgspec.DecodeError) as error:
+        missing.append(f"{path.name}: cannot be read ({_reason(error)}); {without}")
+    return None
+
+
+def _lines(path: Path, kind: type[T], missing: list[str], without: str) -> list[T]:
+    """The lines of ``path``. What a crash has cut off at the end is dropped; from a line that is wrong on, all is."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        missing.append(f"{path.name}: not there ({_reason(error)}); {without}")
+        return []
+    data = data[: data.rfind(b"\n") + 1]
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        return decoder.decode_lines(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        good: list[T] = []
+        for number, line in enumerate(data.splitlines(), 1):
+            try:
+                good.append(decoder.decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                missing.append(
+                    f"{_place(path)}: line {number} cannot be read ({error}); it and what follows is left out"
+                )
+                break
+        return good
+
+
+def _place(path: Path) -> str:
+    """``history.jsonl``, but ``n1/trace/0.ndjson``: enough of the path to know which."""
+    return path.name if path.suffix != ".ndjson" else "/".join(path.parts[-3:])
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,357 @@
+"""What happened over time, as panels on one time axis: which lines, areas and marks, and where their labels stand.
+
+Across, coordinates are whole milliseconds, so that a plot is stretched to whatever width the page has and is zoomed by
+its view box alone; down, they are pixels. Text is kept out of the plots for the same reason: labels are placed beside
+them, by a share of the time axis or a height.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from experiments.report import words
+from experiments.report.events import DOWN, Fault, Lane, Operation
+from experiments.report.series import RANKS, Counts, Latencies
+
+MS = words.MILLISECOND
+
+#: Fewer entries than this behind the furthest node are what replication always costs.
+NOTICEABLY_BEHIND = 10
+
+RANK_NAMES = {50: "p50", 95: "p95", 99: "p99", 100: "max"}
+
+
+class Tick(msgspec.Struct, frozen=True):
+    y: float
+    text: str
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """A path; ``kind`` says how it is drawn (``line``, ``area``, ``dots`` …) and ``series`` what it is."""
+
+    kind: str
+    series: str
+    path: str
+
+
+class Label(msgspec.Struct, frozen=True):
+    """At the right end of a line (``at`` is None), or over the plot at a time in milliseconds."""
+
+    text: str
+    series: str
+    y: float
+    at: float | None = None
+
+
+class Panel(msgspec.Struct, frozen=True):
+    key: str
+    title: str
+    unit: str
+    height: int
+    ticks: list[Tick]
+    shapes: list[Shape]
+    labels: list[Label]
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A fault's time on the axis, milliseconds; ``row`` keeps those that overlap apart."""
+
+    fault: int
+    start: float
+    end: float
+    label: str
+    row: int
+
+
+class Bar(msgspec.Struct, frozen=True):
+    """A stretch of a node's role; ``y`` and ``height`` make roles differ in shape as well as in colour."""
+
+    start: float
+    width: float
+    role: str
+    y: float
+    height: float
+    term: int
+
+
+class Track(msgspec.Struct, frozen=True):
+    node: str
+    bars: list[Bar]
+
+
+class Timeline(msgspec.Struct, frozen=True):
+    """``end`` in milliseconds. ``data`` is what the page's script reads values from."""
+
+    end: int
+    ticks: list[tuple[float, str]]
+    windows: list[Window]
+    panels: list[Panel]
+    tracks: list[Track]
+    data: dict[str, Any]
+
+    @property
+    def window_rows(self) -> int:
+        return 1 + max((window.row for window in self.windows), default=-1)
+
+
+#: Top and height of a role's bar in a lane of `LANE` pixels.
+LANE = 22
+_BARS = {
+    "leader": (3.0, 16.0),
+    "candidate": (6.0, 10.0),
+    "pre_candidate": (8.0, 6.0),
+    "follower": (10.0, 2.0),
+    DOWN: (3.0, 16.0),
+}
+
+
+def build(
+    operations: Sequence[Operation],
+    counts: Counts,
+    latency: Latencies,
+    lanes: Sequence[Lane],
+    faults: Sequence[Fault],
+    end: int,
+    asked_rate: float | None,
+) -> Timeline:
+    """``end`` in nanoseconds; ``asked_rate`` is the workload's, operations a second."""
+    step = words.nice_step(end / words.SECOND, 12)
+    ticks = [
+        (number * step * 1000, words.figures(number * step))
+        for number in range(int(end / words.SECOND / step + 1e-9) + 1)
+    ]
+    panels = [_throughput(counts, end, asked_rate), _latency(operations, latency, end), _errors(counts, end)]
+    behind = _behind(lanes, counts.width, end)
+    panels += [panel for panel in (_lag(behind, counts.width, end),) if panel is not None]
+    tracks = [
+        Track(lane.node, [_bar(one.start, one.end, one.role, one.term) for one in lane.stretches if one.end > 0])
+        for lane in lanes
+    ]
+    data = {
+        "end": end // MS,
+        "counts": {"width": counts.width // MS, "ok": counts.ok, "fail": counts.fail, "info": counts.info},
+        "latency": {
+            "width": latency.width // MS,
+            **{
+                RANK_NAMES[rank]: [None if one is None else round(one / MS, 2) for one in latency.ranks[rank]]
+                for rank in RANKS
+            },
+        },
+        "lanes": {
+            track.node: [[bar.start, bar.start + bar.width, bar.role, bar.term] for bar in track.bars]
+            for track in tracks
+        },
+        "behind": behind,
+    }
+    return Timeline(end // MS, ticks, windows(faults, end), panels, tracks, data)
+
+
+def windows(faults: Sequence[Fault], end: int) -> list[Window]:
+    """From when a fault was applied until it was healed, or the record ends."""
+    placed: list[Window] = []
+    for fault in faults:
+        if fault.applied is None:
+            continue
+        start = fault.applied.t / MS
+        until = (fault.healed.t if fault.healed else end) / MS
+        busy = {window.row for window in placed if window.end > start}
+        row = next(row for row in range(len(placed) + 1) if row not in busy)
+        placed.append(Window(fault.index, start, max(until, start + 1), label(fault), row))
+    return placed
+
+
+def label(fault: Fault) -> str:
+    """A fault in as few words as its place on the time axis has."""
+    resolved = fault.resolved
+    if "groups" in resolved:
+        return "partition " + " | ".join(" ".join(group) for group in resolved["groups"])
+    if "directions" in resolved:
+        first = next(iter(resolved["directions"].items()), None)
+        what = f"{first[0]}: {words.impairment(first[1])}" if first else ""
+        more = len(resolved["directions"]) - 1
+        return what + (f", and {more} more" if more > 0 else "")
+    if "links" in resolved:
+        return words.listed(resolved["links"], 3) + " down"
+    if "nodes" in resolved:
+        return words.listed(resolved["nodes"], 5) + " killed"
+    return fault.kind
+
+
+def _throughput(counts: Counts, end: int, asked: float | None) -> Panel:
+    per_second = words.SECOND / counts.width
+    rates = [number * per_second for number in counts.ok]
+    # The last bin may be cut short by the end of the run.
+    top = max([*rates, asked or 0, 1]) * 1.06
+    height = 104
+    line = _steps([_y(rate, top, height) for rate in rates], counts.width, end)
+    shapes = [
+        Shape("area", "ok", f"{line}V{height}H0Z"),
+        Shape("line", "ok", line),
+    ]
+    if asked:
+        shapes.append(Shape("rule", "asked", f"M0 {_y(asked, top, height):.1f}H{end // MS}"))
+    labels = [Label("answered", "ok", _y(_last(rates), top, height))]
+    if asked:
+        labels.append(Label("asked", "asked", _y(asked, top, height)))
+    return Panel(
+        "throughput",
+        "Throughput",
+        "operations per second",
+        height,
+        _ticks(top, height, 4),
+        shapes,
+        _apart(labels, height),
+    )
+
+
+def _latency(operations: Sequence[Operation], latency: Latencies, end: int) -> Panel:
+    height = 190
+    timed = [one for one in operations if one.complete is not None]
+    spans = [max(1000, one.complete - one.invoke) for one in timed if one.complete is not None]
+    low, high = min(spans, default=MS) * 0.8, max(spans, default=1000 * MS) * 1.3
+    scale = height / math.log(high / low)
+
+    def y(nanoseconds: float) -> float:
+        return height - math.log(max(nanoseconds, low) / low) * scale
+
+    dots: dict[str, list[str]] = {"ok": [], "fail": [], "info": []}
+    for one, took in zip(timed, spans, strict=True):
+        kind = "ok" if one.type == "ok" or one.refused else one.type if one.type in dots else "info"
+        mark = "v-7" if kind == "info" else "h.1"
+        dots[kind].append(f"M{one.invoke // MS} {y(took):.0f}{mark}")
+    shapes = [Shape("dots", kind, "".join(paths)) for kind, paths in dots.items() if paths]
+    labels: list[Label] = []
+    for rank in RANKS:
+        heights = [None if value is None else y(value) for value in latency.ranks[rank]]
+        shapes.append(Shape("line", RANK_NAMES[rank], _joined(heights, latency.width, end)))
+        known = [value for value in heights if value is not None]
+        if known:
+            labels.append(Label(RANK_NAMES[rank], RANK_NAMES[rank], known[-1]))
+    decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
+    ticks = [Tick(y(10.0**decade), words.span(10.0**decade)) for decade in decades]
+    return Panel(
+        "latency", "Latency", "by the time of asking; logarithmic", height, ticks, shapes, _apart(labels, height)
+    )
+
+
+def _errors(counts: Counts, end: int) -> Panel:
+    height = 46
+    per_second = words.SECOND / counts.width
+    stacked = [fail + info for fail, info in zip(counts.fail, counts.info, strict=True)]
+    top = max(max(stacked, default=0) * per_second, 1.0) * 1.06
+    width, shapes = counts.width // MS, []
+    gap = max(1, round(width * 0.12))
+    for series, below, numbers in (("fail", [0] * len(stacked), counts.fail), ("info", counts.fail, counts.info)):
+        bars = [
+            f"M{slot * width + gap} {_y(base * per_second, top, height):.1f}"
+            f"V{_y((base + number) * per_second, top, height):.1f}h{width - 2 * gap}"
+            f"V{_y(base * per_second, top, height):.1f}Z"
+            for slot, (base, number) in enumerate(zip(below, numbers, strict=True))
+            if number
+        ]
+        shapes.append(Shape("bars", series, "".join(bars)))
+    labels = [Label("failed", "fail", height * 0.75), Label("unknown", "info", height * 0.3)]
+    labels = [one for one in labels if sum(getattr(counts, one.series))] or [Label("none", "asked", height - 4)]
+    return Panel(
+        "errors",
+        "Errors",
+        "operations per second that failed, or whose outcome is unknown",
+        height,
+        _ticks(top, height, 2),
+        shapes,
+        _apart(labels, height),
+    )
+
+
+def _behind(lanes: Sequence[Lane], width: int, end: int) -> dict[str, list[int]]:
+    """For every node, at the end of every bin: how many entries its commit index is behind the furthest one's."""
+    reached: dict[str, list[int]] = {}
+    for lane in lanes:
+        times = [t for t, _ in lane.commits]
+        positions = [bisect_right(times, (slot + 1) * width) for slot in range(-(-end // width))]
+        reached[lane.node] = [lane.commits[position - 1][1] if position else 0 for position in positions]
+    furthest = [max(column) for column in zip(*reached.values(), strict=True)]
+    return {
+        node: [most - index for most, index in zip(furthest, indices, strict=True)] for node, indices in reached.items()
+    }
+
+
+def _lag(behind: dict[str, list[int]], width: int, end: int) -> Panel | None:
+    peak = max((max(lags, default=0) for lags in behind.values()), default=0)
+    if peak < NOTICEABLY_BEHIND:
+        return None
+    height = 60
+    top = peak * 1.1
+    shapes, labels = [], []
+    # Those that keep up lie on each other at the bottom: drawn first, and all alike.
+    for number, (node, lags) in enumerate(sorted(behind.items(), key=lambda each: max(each[1]))):
+        noticeable = max(lags) >= max(NOTICEABLY_BEHIND, peak * 0.25)
+        series = f"node{number % 7}" if noticeable else "asked"
+        shapes.append(Shape("line", series, _steps([_y(lag, top, height) for lag in lags], width, end)))
+        if noticeable:
+            worst = max(lags)
+            slot = lags.index(worst)
+            labels.append(Label(node, series, _y(worst, top, height), min((slot + 1) * width, end) / MS))
+    return Panel(
+        "behind",
+        "Behind",
+        "entries committed by the furthest node and not yet by this one",
+        height,
+        _ticks(top, height, 2),
+        shapes,
+        labels,
+    )
+
+
+def _bar(start: int, end: int, role: str, term: int) -> Bar:
+    top, height = _BARS.get(role, _BARS["follower"])
+    left = max(0, start) / MS
+    return Bar(round(left, 1), round(end / MS - left, 1), role, top, height, term)
+
+
+def _y(value: float, top: float, height: float) -> float:
+    return height - value / top * height
+
+
+def _ticks(top: float, height: float, parts: int) -> list[Tick]:
+    step = words.nice_step(top, parts)
+    return [Tick(_y(number * step, top, height), words.figures(number * step)) for number in range(int(top / step) + 1)]
+
+
+def _steps(heights: Sequence[float], width: int, end: int) -> str:
+    """One level a bin. Levels that stay are drawn once."""
+    path, before = [], None
+    for slot, y in enumerate(heights):
+        text = f"{y:.1f}"
+        if text != before:
+            path.append(f"M0 {text}" if before is None else f"H{slot * width // MS}V{text}")
+            before = text
+    return "".join(path) + f"H{end // MS}" if path else ""
+
+
+def _joined(heights: Sequence[float | None], width: int, end: int) -> str:
+    """Bins' middles joined, with gaps where a bin has nothing."""
+    path, pen = [], "M"
+    for slot, y in enumerate(heights):
+        if y is None:
+            pen = "M"
+            continue
+        middle = (slot * width + min((slot + 1) * width, end)) // 2 // MS
+        path.append(f"{pen}{middle} {y:.1f}" + ("h.1" if pen == "M" else ""))
+        pen = "L"
+    return "".join(path)
+
+
+def _last(values: Sequence[float]) -> float:
+    """The last whole bin's value."""
+    return values[-2] if len(values) > 1 else values[-1]
+
+
+def _apart(labels: list[Label], height: float) -> list[Label]:
+    ys = words.spread([label.y for label in labels], 13, 5, height - 3)
+    return [msgspec.structs.replace(label, y=round(y, 1)) for label, y in zip(labels, ys, strict=True)]
