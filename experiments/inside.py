@@ -7,49 +7,85 @@ here is one thread, since entering a network namespace moves one thread only.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from topologies.fabric import Fabric
+from topologies.impair import Impairments, choose_backend, direction_of
 from topologies.impairment import Impairment
+from topologies.measure import measure_link, measure_rate, verify, verify_rate
 from topologies.plan import FabricPlan
 
-Emit = Callable[[Any], None]
+#: Light probes on an impaired link: one every 2 ms, and no more than this many.
+MEASURING_INTERVAL_NS = 2_000_000
+MOST_MEASURING_PACKETS = 500
+
+#: How much more than a rate lets through is offered to measure it.
+OVERLOAD = 1.3
+
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGESIZE")
+
+#: Who is told of things that happen by themselves: ``("exited", name, status)``.
+Emit = Callable[[tuple[str, str, int]], None]
 
 
 class Inside:
-    """``emit`` is told ``("exited", name, status)`` when a process ends."""
+    """The fabric of ``plan`` and what runs in it; whatever is written goes into the folder ``run``."""
 
-    def __init__(self, plan: FabricPlan, run: Path, *, emit: Emit) -> None:
+    def __init__(self, plan: FabricPlan, run: Path, seed: int, *, emit: Emit) -> None:
         self.plan = plan
         self.run = run
+        self._seed = seed
         self._emit = emit
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._impaired: dict[str, Any] = {}
+        self._lifts: dict[int, Callable[[], None]] = {}
+        self._serials = itertools.count()
 
-    # -- processes ------------------------------------------------------------------------------------------------
+    def build(self) -> dict[str, Any]:
+        """Start the controller and build the fabric meanwhile; returns which backends do the work."""
+        home = self.run / "fabric"
+        home.mkdir()
+        plan = home / "plan.json"
+        plan.write_bytes(self.plan.to_json())
+        controller = [sys.executable, "-m", "controllers.launch", "--plan", str(plan)]
+        self.spawn(
+            "controller", None, [*controller, "--status", str(home / "controller.jsonl")], home / "controller.log"
+        )
+        self.fabric = Fabric(self.plan, log_directory=home)
+        self.fabric.start()
+        assert self.fabric.ovs is not None
+        datapath = self.fabric.ovs.datapath
+        backend = choose_backend(
+            datapath="kernel" if datapath == "system" else "netdev",
+            on_exit=lambda why: self._emit(("exited", "wire", 1)),
+        )
+        self.impairments = Impairments(self.plan, backend, self._seed)
+        return {"backends": {"datapath": datapath, "impairment": backend.name, "controller": "ryu"}}
 
-    def spawn(self, name: str, host: str | None, argv: list[str], log: Path, env: Mapping[str, str]) -> int:
+    async def wait_forwarding(self, patience: float) -> None:
+        """Return once every host reaches every other."""
+        await self.fabric.wait_ready(patience)
+
+    # ---- processes -----------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, host: str | None, argv: list[str], log: Path) -> int:
         """Start a process in a host, or beside the switches if ``host`` is None; returns its pid in here."""
-        environment = {**os.environ, **env}
         with log.open("ab") as output:
             if host is None:
-                process = subprocess.Popen(
-                    argv, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment
-                )
+                process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=output, stderr=output)
             else:
-                process = self.fabric.spawn(
-                    host, argv, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment
-                )
+                process = self.fabric.spawn(host, argv, stdin=subprocess.PIPE, stdout=output, stderr=output)
         self._processes[name] = process
-        self._watch(name, process)
-        return process.pid
-
-    def _watch(self, name: str, process: subprocess.Popen[bytes]) -> None:
         loop = asyncio.get_running_loop()
         descriptor = os.pidfd_open(process.pid)
 
@@ -59,6 +95,7 @@ class Inside:
             self._emit(("exited", name, process.wait()))
 
         loop.add_reader(descriptor, ended)
+        return process.pid
 
     def tell(self, names: list[str], line: str) -> None:
         """Write a line to the standard input of processes."""
@@ -68,26 +105,119 @@ class Inside:
             stdin.write(line.encode() + b"\n")
             stdin.flush()
 
-    async def end(self, names: list[str], sign: int = signal.SIGTERM, patience: float = 2.0) -> dict[str, int]:
-        """Send a signal to processes and wait for their end; the stubborn are killed. Returns exit statuses."""
-        processes = {name: self._processes[name] for name in names}
-        for process in processes.values():
-            if process.poll() is None:
-                process.send_signal(sign)
-        await self.wait(names, patience)
-        for process in processes.values():
-            if process.poll() is None:
-                process.kill()
-        return {name: process.wait() for name, process in processes.items()}
+    def kill(self, name: str) -> None:
+        self._processes[name].kill()
 
     async def wait(self, names: list[str], patience: float) -> list[str]:
         """Wait for processes to end by themselves, at most ``patience`` seconds; returns those that have not."""
-        async def ended() -> None:
-            while any(self._processes[name].poll() is None for name in names):
-                await asyncio.sleep(0.01)
-
-        try:
-            await asyncio.wait_for(ended(), patience)
-        except TimeoutError:
-            return [name for name in names if self._processes[name].poll() is None]
+        deadline = time.monotonic() + patience
+        while left := [name for name in names if self._processes[name].poll() is None]:
+            if time.monotonic() > deadline:
+                return left
+            await asyncio.sleep(0.01)
         return []
+
+    async def end(self, names: list[str]) -> None:
+        """Ask processes to end, and kill those that do not within two seconds."""
+        for name in names:
+            self._processes[name].send_signal(signal.SIGTERM)
+        for name in await self.wait(names, 2.0):
+            self._processes[name].kill()
+            self._processes[name].wait()
+
+    def sample(self) -> list[tuple[str, str, float]]:
+        """``(source, metric, value)``: what every link direction carried so far, and what every process took."""
+        samples: list[tuple[str, str, float]] = []
+        for direction, counters in self.fabric.link_counters().items():
+            samples += ((direction, metric, value) for metric, value in msgspec.structs.asdict(counters).items())
+        for name, process in self._processes.items():
+            try:
+                fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            # proc(5): utime and stime are the 14th and 15th field, rss the 24th; two came before the split
+            samples.append((name, "cpu_seconds", (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND))
+            samples.append((name, "rss_bytes", float(int(fields[21]) * _PAGE)))
+        return samples
+
+    # ---- faults --------------------------------------------------------------------------------------------------
+
+    def drop(self, grudge: Mapping[str, list[str]]) -> int:
+        """Make receivers deaf to senders, hosts both; returns a handle for `lift`, as do the others here."""
+        return self._held(
+            self.fabric.dataplane.drop({receiver: set(senders) for receiver, senders in grudge.items()}).lift
+        )
+
+    def cut(self, link: str) -> int:
+        return self._held(self.fabric.dataplane.cut(link).lift)
+
+    def impair(self, direction: str, impairment: Impairment) -> int:
+        handle = self.impairments.apply(direction, impairment)
+        return self._held(lambda: self.impairments.clear(handle))
+
+    def _held(self, lift: Callable[[], None]) -> int:
+        handle = next(self._serials)
+        self._lifts[handle] = lift
+        return handle
+
+    def lift(self, handle: int) -> None:
+        """Undo what gave this handle, and nothing else that others may have done to the same links."""
+        self._lifts.pop(handle)()
+
+    def carrier(self, names: list[str]) -> dict[str, bool]:
+        """Whether each link has carrier at its switch end (sysfs-class-net: 1 when the physical link is up)."""
+        return {name: self._has_carrier(self.plan.link(name).b.interface) for name in names}
+
+    def _has_carrier(self, interface: str) -> bool:
+        try:
+            return Path(f"/sys/class/net/{interface}/carrier").read_text().strip() == "1"
+        except OSError:  # EINVAL: the interface itself is down
+            return False
+
+    async def matrix(self, placement: Mapping[str, str], budget_ns: int) -> dict[str, dict[str, list[int]]]:
+        """``{receiver: {sender: [sent, arrived]}}`` between the hosts of all in ``placement``."""
+        wait = min(0.2, budget_ns / 2e9) + self._longest_delay_ns() / 1e9
+        by_host = await self.fabric.prober.matrix(sorted(set(placement.values())), probes=3, timeout=wait)
+        return {
+            receiver: {
+                # Within one host there is no network to measure: a loopback is never cut.
+                sender: by_host[here][there] if here != there else [1, 1]
+                for sender, there in placement.items()
+                if sender != receiver
+            }
+            for receiver, here in placement.items()
+        }
+
+    async def observe(self, direction: str, budget_ns: int) -> dict[str, Any]:
+        """Measure one direction lightly, for ``budget_ns`` at most; says where that disagrees with what is in force."""
+        asked = self.impairments.in_force().get(direction, Impairment())
+        wait = 2 * self._longest_delay_ns() + 100_000_000
+        packets = max(20, min(MOST_MEASURING_PACKETS, (budget_ns - wait) * 8 // 10 // MEASURING_INTERVAL_NS))
+        obtained = await measure_link(
+            direction_of(self.plan, direction), packets=packets, interval=MEASURING_INTERVAL_NS, wait=wait
+        )
+        facts: dict[str, Any] = {"backend": self.impairments.backend.name, **msgspec.to_builtins(obtained)}
+        if asked != Impairment():
+            facts["counters"] = msgspec.to_builtins(self.impairments.counters(direction))
+        return {"obtained": facts, "disagreements": verify(asked, obtained)}
+
+    async def calibrate(self, asked: Mapping[str, Impairment]) -> dict[str, Any]:
+        """Impair each direction as it will be, measure it also by saturating it, and lift that again.
+
+        Only for a network that carries nothing yet. Returns what was obtained by direction.
+        """
+        measured: dict[str, Any] = {}
+        for direction, impairment in asked.items():
+            with self.impairments.impair(direction, impairment):
+                found = await self.observe(direction, 500_000_000)
+                if impairment.rate:
+                    offered = round(impairment.rate * OVERLOAD)
+                    rate = await measure_rate(direction_of(self.plan, direction), offered=offered)
+                    found["obtained"]["rate"] = msgspec.to_builtins(rate)
+                    found["disagreements"] += verify_rate(impairment, rate)
+            measured[direction] = {**found["obtained"], "disagreements": found["disagreements"]}
+        return measured
+
+    def _longest_delay_ns(self) -> int:
+        in_force = self.impairments.in_force().values()
+        return max((impairment.delay + 3 * impairment.jitter for impairment in in_force), default=0)

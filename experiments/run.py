@@ -79,7 +79,7 @@ class Run:
             self._manifest |= await self._stack.enter_async_context(self.world)
             self._write_manifest()
             self.progress("settle", "waiting for a leader")
-            await self.world.settle()
+            self._manifest["calibration"] = await self.world.settle()
             self.epoch = time.monotonic_ns() + LEAD_IN_NS
             self._manifest["epoch"] = self.epoch
             self._write_manifest()

@@ -28,7 +28,8 @@ class ScenarioError(ValueError):
 class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     """A Raft cluster. ``placement`` names one host a node, in order; empty means spread over the leaves.
 
-    ``heartbeat_interval`` 0 means a fifth of the shortest election timeout.
+    ``heartbeat_interval`` 0 means a fifth of the shortest election timeout. ``implementation`` runs another Raft than
+    ours in the nodes: ``module:function`` as in `apps.runtime.kinds`.
     """
 
     nodes: int = 5
@@ -37,6 +38,7 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     heartbeat_interval: int = 0
     pre_vote: bool = True
     check_quorum: bool = True
+    implementation: str = ""
 
     def __post_init__(self) -> None:
         low, high = self.election_timeout

@@ -168,6 +168,7 @@ def _system(table: _Table) -> Raft:
         heartbeat_interval=table.take("heartbeat_interval", _positive_duration, default=0),
         pre_vote=table.take("pre_vote", _flag, default=True),
         check_quorum=table.take("check_quorum", _flag, default=True),
+        implementation=table.take("implementation", _function, default=""),
     )
     if system.heartbeat_interval >= system.election_timeout[0]:
         table.wrong(
@@ -306,6 +307,12 @@ def _positive_duration(value: object) -> int:
 def _text(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
         raise UnitError(f"{value!r} is not a name of letters, digits, '-', '_' and '.'")
+    return value
+
+
+def _function(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value):
+        raise UnitError(f'{value!r} is not the name of a function, for example "my_raft.node:kind"')
     return value
 
 

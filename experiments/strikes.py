@@ -24,6 +24,9 @@ Record = dict[str, Any]
 #: Long enough for the controller to have routed around a dead link, whatever it measures at its best.
 REPAIR_NS = 150_000_000
 
+#: How long a link is measured to see that it is itself again.
+HEALED_NS = 300_000_000
+
 
 class World(Protocol):
     """What a strike needs of the place where the scenario plays."""
@@ -35,13 +38,10 @@ class World(Protocol):
     def leader(self) -> str | None: ...
     async def drop(self, grudge: Grudge) -> int: ...
     async def lift(self, handle: int) -> None: ...
-    async def cut(self, link: str) -> None: ...
-    async def restore(self, link: str) -> None: ...
+    async def cut(self, link: str) -> int: ...
     async def carrier(self, names: list[str]) -> dict[str, bool]: ...
-    async def impair(self, direction: str, impairment: Impairment) -> None: ...
-    async def clear(self, direction: str) -> None: ...
+    async def impair(self, direction: str, impairment: Impairment) -> int: ...
     async def observe(self, direction: str, budget_ns: int) -> Record: ...
-    async def verify(self, impairment: Impairment, obtained: Record) -> list[str]: ...
     async def kill(self, node: str) -> int: ...
     async def restart(self, node: str) -> Record: ...
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]: ...
@@ -68,6 +68,7 @@ class Strike(abc.ABC):
         self.world = world
         self.effects = effects
         self.random = random
+        self.handles: list[int] = []
 
     def asked(self) -> Record:
         asked: Record = msgspec.to_builtins(self.fault)
@@ -81,8 +82,8 @@ class Strike(abc.ABC):
     @abc.abstractmethod
     async def prove(self, budget_ns: int) -> Record: ...
 
-    @abc.abstractmethod
-    async def heal(self) -> None: ...
+    async def heal(self) -> None:
+        await asyncio.gather(*(self.world.lift(handle) for handle in self.handles))
 
     @abc.abstractmethod
     async def prove_healed(self) -> Record: ...
@@ -107,7 +108,7 @@ class PartitionStrike(Strike):
         leader = self.world.leader()
         groups = self.targets(self.fault.groups)
         grudge = complete_grudge(groups)
-        self._handle = await self.world.drop(grudge)
+        self.handles = [await self.world.drop(grudge)]
         self.effects.grudges[self.index] = grudge
         return {"groups": groups, "grudge": grudge, "leader": leader}
 
@@ -115,7 +116,7 @@ class PartitionStrike(Strike):
         return await self._matrix(budget_ns)
 
     async def heal(self) -> None:
-        await self.world.lift(self._handle)
+        await super().heal()
         del self.effects.grudges[self.index]
 
     async def prove_healed(self) -> Record:
@@ -129,15 +130,14 @@ class LinkDownStrike(Strike):
         self._links = links(self.world.plan, self.fault.links)
         leader = self.world.leader()
         self.effects.dead[self.index] = self._links
-        await asyncio.gather(*(self.world.cut(name) for name in self._links))
+        self.handles = await asyncio.gather(*(self.world.cut(name) for name in self._links))
         return {"links": self._links, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
         return await self._carrier(False, budget_ns)
 
     async def heal(self) -> None:
-        still = {name for index, names in self.effects.dead.items() if index != self.index for name in names}
-        await asyncio.gather(*(self.world.restore(name) for name in self._links if name not in still))
+        await super().heal()
         del self.effects.dead[self.index]
 
     async def prove_healed(self) -> Record:
@@ -157,27 +157,22 @@ class ImpairStrike(Strike):
     async def apply(self) -> Record:
         self._directions = directions(self.world.plan, self.fault.links)
         leader = self.world.leader()
-        await asyncio.gather(*(self.world.impair(name, self.fault.impairment) for name in self._directions))
+        impairment = self.fault.impairment
+        self.handles = await asyncio.gather(*(self.world.impair(name, impairment) for name in self._directions))
         asked = msgspec.to_builtins(self.fault.impairment)
         return {"directions": dict.fromkeys(self._directions, asked), "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
-        return await self._observe(self.fault.impairment, budget_ns)
-
-    async def heal(self) -> None:
-        await asyncio.gather(*(self.world.clear(name) for name in self._directions))
+        return await self._observe(budget_ns)
 
     async def prove_healed(self) -> Record:
-        return await self._observe(Impairment(), REPAIR_NS)
+        return await self._observe(HEALED_NS)
 
-    async def _observe(self, wanted: Impairment, budget_ns: int) -> Record:
+    async def _observe(self, budget_ns: int) -> Record:
         found = await asyncio.gather(*(self.world.observe(name, budget_ns) for name in self._directions))
-        wrong = [
-            f"{name}: {problem}"
-            for name, obtained in zip(self._directions, found, strict=True)
-            for problem in await self.world.verify(wanted, obtained)
-        ]
-        obtained = dict(zip(self._directions, found, strict=True))
+        seen = dict(zip(self._directions, found, strict=True))
+        wrong = [f"{name}: {problem}" for name, one in seen.items() for problem in one["disagreements"]]
+        obtained = {name: one["obtained"] for name, one in seen.items()}
         return {"effective": not wrong, "obtained": obtained, "mismatches": wrong}
 
 

@@ -1,0 +1,292 @@
+"""The emulated world: a scenario's fabric, nodes and clients, alive in a sandbox, as seen from outside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from experiments.folder import Folder
+from experiments.inside import Inside
+from experiments.metrics import Metrics, Sample
+from experiments.nemesis import Grudge
+from experiments.scenario import Impair, Scenario, directions
+from experiments.watch import TraceWatch
+from topologies.impairment import Impairment
+from topologies.sandbox import Sandbox
+
+#: Where nodes listen, each in a host of its own.
+PORT = 7000
+
+#: How long building, settling and stopping may take before the run is given up, in seconds (times time_scale).
+PATIENCE = 30.0
+
+#: A node dials a peer anew that has been silent for this many of its longest election timeouts.
+SILENT_TIMEOUTS = 2
+
+
+class WorldError(RuntimeError):
+    """The world could not be built, or something in it died that nobody killed; the message says what and where."""
+
+
+class EmulatedWorld:
+    """What strikes and runs need of the fabric (`experiments.strikes.World`), and the processes in its hosts."""
+
+    def __init__(self, scenario: Scenario, placement: dict[str, str], folder: Folder) -> None:
+        self.scenario = scenario
+        self.plan = scenario.plan
+        self.placement = placement
+        self.nodes = scenario.system.names
+        self.clients = scenario.workload.names
+        self.folder = folder
+        self.watch = TraceWatch(folder.path, self.nodes)
+        self._alive: set[str] = set()
+        self._incarnations: dict[str, int] = {}
+        self._expected_exits: set[str] = set()
+        self._died: list[str] = []
+        self._exits: dict[str, asyncio.Future[int]] = {}
+        self._busy: list[float] = []
+
+    # ---- coming to life ------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> dict[str, Any]:
+        """Build the fabric, start everything in it; returns what belongs into the manifest."""
+        self._stack = AsyncExitStack()
+        try:
+            self._sandbox = await self._stack.enter_async_context(
+                Sandbox(
+                    Inside,
+                    self.plan,
+                    self.folder.path,
+                    self.scenario.seed,
+                    out=self.folder.path,
+                    on_event=self._on_event,
+                )
+            )
+            facts: dict[str, Any] = await self._sandbox.call("build")
+            for node in self.nodes:
+                await self._start_node(node)
+            for client in self.clients:
+                await self._start_client(client)
+            return facts
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._died.clear()
+        self._expected_exits.update(self.nodes, self.clients)
+        try:
+            if error is None:
+                await self._sandbox.call("end", [*self.nodes, *self.clients])
+        finally:
+            await self._stack.aclose()
+
+    async def settle(self) -> dict[str, Any]:
+        """Wait until every host reaches every other and a leader has committed in its own term.
+
+        Returns what was measured of the impairments to come, those of the plan and those of faults, before there is
+        traffic that this would disturb. Those of the plan are in force from here on.
+        """
+        patience = PATIENCE * self.scenario.time_scale
+        await self._sandbox.call("wait_forwarding", patience)
+        wanted = dict(self.plan.impairments)
+        for fault in self.scenario.faults:
+            if isinstance(fault, Impair):
+                wanted |= dict.fromkeys(directions(self.plan, fault.links), fault.impairment)
+        calibration: dict[str, Any] = await self._sandbox.call("calibrate", wanted)
+        for direction, impairment in self.plan.impairments.items():
+            await self._sandbox.call("impair", direction, impairment)
+        deadline = time.monotonic() + patience
+        while True:
+            self.check()
+            self.watch.update()
+            leader = self.leader()
+            if leader is not None and self.watch.committed[0] == self.watch.roles[leader][1]:
+                return calibration
+            if time.monotonic() > deadline:
+                raise WorldError(
+                    f"no leader after {patience:.0f} s on an unbroken network; see {self.folder.path}/nodes/*/log"
+                )
+            await asyncio.sleep(0.01)
+
+    # ---- processes -----------------------------------------------------------------------------------------------
+
+    async def _start_node(self, node: str) -> int:
+        incarnation = self._incarnations[node] = self._incarnations.get(node, -1) + 1
+        system = self.scenario.system
+        process = {
+            "kind": system.implementation or "raft",
+            "election_timeout": system.election_timeout,
+            "heartbeat_interval": system.heartbeat_interval,
+            "pre_vote": system.pre_vote,
+            "check_quorum": system.check_quorum,
+        }
+        return await self._start(node, incarnation, "nodes", self._address(node), process)
+
+    async def _start_client(self, client: str) -> int:
+        workload = self.scenario.workload
+        process = {
+            "kind": "client",
+            "thread": self.clients.index(client),
+            "threads": len(self.clients),
+            "rate": workload.rate / len(self.clients),
+            "keys": workload.keys,
+            "mix": workload.mix,
+            "timeout": workload.timeout,
+        }
+        return await self._start(client, 0, "clients", None, process)
+
+    async def _start(self, name: str, incarnation: int, room: str, listen: str | None, process: dict[str, Any]) -> int:
+        home = self.folder.directory(room, name)
+        config = {
+            "node": name,
+            "cluster": f"{self.scenario.name}-{self.folder.path.name}",
+            "incarnation": incarnation,
+            "listen": listen,
+            "peers": {node: self._address(node) for node in self.nodes},
+            "seed": self.scenario.seed,
+            "data_dir": str(self.folder.directory(room, name, "data")),
+            "trace_dir": str(self.folder.directory(room, name, "trace")),
+            "silence": SILENT_TIMEOUTS * self.scenario.system.election_timeout[1],
+            "process": process,
+        }
+        path = home / f"config-{incarnation}.json"
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
+        self._exits[name] = asyncio.get_running_loop().create_future()
+        self._alive.add(name)
+        self._expected_exits.discard(name)
+        argv = [sys.executable, "-m", "apps.runtime", str(path)]
+        pid: int = await self._sandbox.call("spawn", name, self.placement[name], argv, home / "log")
+        return pid
+
+    def _address(self, node: str) -> str:
+        return f"{self.plan.host(self.placement[node]).ip}:{PORT}"
+
+    def _on_event(self, event: tuple[str, str, int]) -> None:
+        _, name, status = event
+        self._alive.discard(name)
+        if name in self._exits and not self._exits[name].done():
+            self._exits[name].set_result(status)
+        if name not in self._expected_exits:
+            room = "nodes" if name in self.nodes else "clients" if name in self.clients else ""
+            log = self.folder.path / room / name / "log" if room else self.folder.path / f"{name}.log"
+            self._died.append(f"{name} ended with status {status} though nobody ended it; see {log}")
+
+    def check(self) -> None:
+        """Raise `WorldError` if something has died that nobody killed."""
+        if self._died:
+            raise WorldError("\n".join(self._died))
+
+    async def start_workload(self, epoch: int) -> None:
+        self._metrics = Metrics(self.folder.path)
+        self._epoch = epoch
+        self._expected_exits.update(self.clients)
+        self._sampler = asyncio.create_task(self._sample())
+        await self._sandbox.call("tell", list(self.clients), f"start {epoch}")
+
+    async def stop_workload(self) -> None:
+        """Start no more operations and wait for those under way."""
+        await self._sandbox.call("tell", list(self.clients), f"stop {time.monotonic_ns()}")
+        patience = PATIENCE + 3 * self.scenario.workload.timeout / 1e9
+        left = await self._sandbox.call("wait", list(self.clients), patience)
+        if left:
+            raise WorldError(
+                f"{', '.join(left)} did not stop within {patience:.0f} s; see their logs in {self.folder.path}"
+            )
+        self._sampler.cancel()
+        await asyncio.gather(self._sampler, return_exceptions=True)
+        self._metrics.close()
+
+    # ---- what is measured all the while --------------------------------------------------------------------------
+
+    async def _sample(self) -> None:
+        idle = _idle_share()
+        while True:
+            await asyncio.sleep(1.0)
+            moment = time.monotonic_ns() - self._epoch
+            samples: list[Sample] = [(moment, *sample) for sample in await self._sandbox.call("sample")]
+            headroom = idle()
+            self._busy.append(headroom)
+            samples.append((moment, "machine", "cpu_idle_share", headroom))
+            self._metrics.write(samples)
+
+    def fidelity(self) -> dict[str, Any]:
+        """What was left of the machine while the workload ran: mean and least share of idle processor time a second."""
+        if not self._busy:
+            return {}
+        return {"cpu_headroom": sum(self._busy) / len(self._busy), "cpu_headroom_min": min(self._busy)}
+
+    # ---- what strikes ask for (experiments.strikes.World) --------------------------------------------------------
+
+    def leader(self) -> str | None:
+        self.watch.update()
+        return self.watch.leader(node for node in self.nodes if node in self._alive)
+
+    async def drop(self, grudge: Grudge) -> int:
+        hosts = {
+            self.placement[receiver]: sorted(
+                {self.placement[sender] for sender in senders} - {self.placement[receiver]}
+            )
+            for receiver, senders in grudge.items()
+        }
+        handle: int = await self._sandbox.call("drop", hosts)
+        return handle
+
+    async def lift(self, handle: int) -> None:
+        await self._sandbox.call("lift", handle)
+
+    async def cut(self, link: str) -> int:
+        handle: int = await self._sandbox.call("cut", link)
+        return handle
+
+    async def carrier(self, names: list[str]) -> dict[str, bool]:
+        found: dict[str, bool] = await self._sandbox.call("carrier", names)
+        return found
+
+    async def impair(self, direction: str, impairment: Impairment) -> int:
+        handle: int = await self._sandbox.call("impair", direction, impairment)
+        return handle
+
+    async def observe(self, direction: str, budget_ns: int) -> dict[str, Any]:
+        found: dict[str, Any] = await self._sandbox.call("observe", direction, budget_ns)
+        return found
+
+    async def kill(self, node: str) -> int:
+        self._expected_exits.add(node)
+        await self._sandbox.call("kill", node)
+        return await self._exits[node]
+
+    async def restart(self, node: str) -> dict[str, Any]:
+        pid = await self._start_node(node)
+        return {"pid": pid, "incarnation": self._incarnations[node]}
+
+    async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
+        found: dict[str, dict[str, list[int]]] = await self._sandbox.call("matrix", self.placement, budget_ns)
+        return found
+
+
+def _idle_share() -> Any:
+    """A function that tells the share of all processors' time that was idle since its last call (proc(5))."""
+
+    def read() -> tuple[int, int]:
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        return fields[3] + fields[4], sum(fields[:8])
+
+    last = read()
+
+    def share() -> float:
+        nonlocal last
+        idle, total = read()
+        (was_idle, was_total), last = last, (idle, total)
+        return (idle - was_idle) / max(total - was_total, 1)
+
+    return share
