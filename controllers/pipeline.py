@@ -12,7 +12,7 @@ Four tables (the numbers are `Table`):
 A packet no flow matches is dropped (OpenFlow 1.5.1, §5.4). Nothing here asks the controller, so the data plane lives
 on without it. Ways out come from the plan's links alone: those on a shortest path of live links to the destination's
 leaf, all of them. Leaves carry no transit, as in data centres whose spines share an AS (RFC 7938, §5.2.1), so a spine
-that lost its link to a leaf drops what is for it rather than send it up and down again, and nothing ever loops.
+that lost its link to a leaf drops what is for it rather than send it down and up again, and nothing ever loops.
 
 On links between switches a packet carries the MACs of the two switches (`switch_mac`), so that a capture says which
 hop it is from. Hosts see one router MAC everywhere, `FabricPlan.router_mac`.
@@ -154,8 +154,14 @@ def switch_mac(switch: Switch) -> str:
 def routes(plan: FabricPlan, dead: Collection[str] = ()) -> dict[str, Routes]:
     """For every switch, its ways to every other leaf when the links named in ``dead`` are gone.
 
-    A leaf that cannot be reached is missing from the switch's mapping.
+    Where none is left, the ways of the whole fabric stay. They end at dead ports, and forward again the moment one of
+    those comes back, before anybody has been told.
     """
+    intact = _shortest(plan, ())
+    return intact if not dead else {name: {**intact[name], **ways} for name, ways in _shortest(plan, dead).items()}
+
+
+def _shortest(plan: FabricPlan, dead: Collection[str]) -> dict[str, Routes]:
     hops: dict[str, list[Hop]] = {switch.name: [] for switch in plan.switches}
     macs = {switch.name: switch_mac(switch) for switch in plan.switches}
     for link in plan.links:
@@ -164,7 +170,7 @@ def routes(plan: FabricPlan, dead: Collection[str] = ()) -> dict[str, Routes]:
         for near, far in ((link.a, link.b), (link.b, link.a)):
             hops[near.node].append(Hop(link.name, near.port, far.node, macs[far.node]))
 
-    leaves = {leaf.name for leaf in plan.by_role("leaf")}
+    leaves = dict.fromkeys(leaf.name for leaf in plan.by_role("leaf"))
     found: dict[str, dict[str, tuple[Hop, ...]]] = {name: {} for name in hops}
     for goal in leaves:
         distances = _distances(goal, hops, leaves)
@@ -269,8 +275,8 @@ def leaf_prefixes(plan: FabricPlan) -> dict[str, tuple[str, ...]]:
     return {leaf: tuple(prefixes) for leaf, prefixes in found.items()}
 
 
-def program(switch: Switch, local: tuple[Flow, ...], prefixes: Mapping[str, tuple[str, ...]], ways: Routes) -> Program:
-    """What ``switch`` should hold: its `local_flows`, and by ``ways`` its flows to the `leaf_prefixes` elsewhere.
+def routed(switch: Switch, prefixes: Mapping[str, tuple[str, ...]], ways: Routes) -> Program:
+    """The flows and groups by which ``switch`` sends on, its ``ways``, what is for the `leaf_prefixes` elsewhere.
 
     Group numbers are those of the leaves, from 1.
     """
@@ -289,7 +295,7 @@ def program(switch: Switch, local: tuple[Flow, ...], prefixes: Mapping[str, tupl
         for subnet in subnets:
             match = _match(eth_type=ETH_IP, ipv4_dst=subnet)
             flows.append(Flow(Table.L3, 10, match, (DecrementTtl(), source, *way)))
-    return Program(local + tuple(flows), tuple(groups))
+    return Program(tuple(flows), tuple(groups))
 
 
 def _out(hop: Hop) -> tuple[Action, ...]:
@@ -300,7 +306,12 @@ def programs(plan: FabricPlan, dead: Collection[str] = ()) -> dict[str, Program]
     """What every switch should hold when the links named in ``dead`` are gone."""
     ways = routes(plan, dead)
     prefixes = leaf_prefixes(plan)
-    return {s.name: program(s, local_flows(plan, s), prefixes, ways[s.name]) for s in plan.switches}
+    return {s.name: whole(local_flows(plan, s), routed(s, prefixes, ways[s.name])) for s in plan.switches}
+
+
+def whole(local: tuple[Flow, ...], elsewhere: Program) -> Program:
+    """A switch's `local_flows` and what `routed` gave, as one program."""
+    return Program(local + elsewhere.flows, elsewhere.groups)
 
 
 def _match(**fields: int | str) -> Match:

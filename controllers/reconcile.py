@@ -12,8 +12,19 @@ from typing import TypeAlias
 import msgspec
 
 from controllers import status
-from controllers.pipeline import Change, Flow, Program, Routes, difference, leaf_prefixes, local_flows, program, routes
-from controllers.pipeline import ours as is_ours
+from controllers.pipeline import (
+    Change,
+    Flow,
+    Program,
+    Routes,
+    difference,
+    leaf_prefixes,
+    local_flows,
+    ours,
+    routed,
+    routes,
+    whole,
+)
 from topologies.plan import End, FabricPlan, Switch
 
 
@@ -50,8 +61,9 @@ class _Side:
         self.forget()
 
     def forget(self) -> None:
-        self.have: Program | None = None  # None until it has described itself on this connection
-        self.ways: Routes | None = None  # the routes that ``have`` realises; None when that is not known
+        self.found: Program | None = None  # what it held when it described itself on this connection
+        self.ways: Routes | None = None  # the routes it was last sent, None before it was sent any,
+        self.routed = Program()  # and what realises them; the rest it holds never changes
         self.awaiting: int | None = None  # the token of the last barrier sent and not yet confirmed
         self.changes = 0
 
@@ -84,7 +96,7 @@ class Reconciler:
         return [Report(status.Connected(now, name)), Read(name), *self._links_changed(now)]
 
     def described(self, now: int, name: str, have: Program) -> list[Effect]:
-        self._sides[name].have = have
+        self._sides[name].found = have
         return self._reconcile(now)
 
     def port_changed(self, now: int, name: str, port: int, up: bool) -> list[Effect]:
@@ -133,13 +145,16 @@ class Reconciler:
         effects: list[Effect] = []
         for name, side in self._sides.items():
             ways = self._routes[name]
-            if side.have is None or side.ways == ways:
+            if side.found is None or side.ways == ways:
                 continue
-            if not informed and any(map(is_ours, side.have.flows)):
+            if side.ways is None and not informed and any(map(ours, side.found.flows)):
                 continue
-            want = program(side.switch, side.local, self._prefixes, ways)
-            changes = difference(side.have, want)
-            side.have, side.ways = want, ways
+            want = routed(side.switch, self._prefixes, ways)
+            if side.ways is None:
+                changes = difference(side.found, whole(side.local, want))
+            else:
+                changes = difference(side.routed, want)
+            side.ways, side.routed = ways, want
             if changes:
                 self._token += 1
                 side.awaiting = self._token
