@@ -1,0 +1,29 @@
+# Each of these sets up what is missing first: see .ci/setup.
+
+.PHONY: setup demo test lint bench clean
+
+setup:
+	@.ci/setup
+
+# Cuts a Raft leader off for some seconds, and leaves a report. Fails when a promise was broken.
+demo: setup
+	.ci/privileged .venv/bin/splitbrain run raft-leader-isolated
+
+test:
+	@.ci/setup --test
+	.ci/privileged .venv/bin/pytest -n 2 --dist worksteal
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: setup
+	.ci/privileged .venv/bin/splitbrain bench wire
+	.ci/privileged .venv/bin/splitbrain bench raft
+
+# What these targets made in the checkout, but not the runs: they are results.
+clean:
+	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
