@@ -1,0 +1,441 @@
+"""A plan alive in the kernel: namespaces, veths, Open vSwitch, with Mininet's face.
+
+    with Fabric(LeafSpine(2, 3, 4)) as net:
+        print(net["h1"].cmd("ip a"))
+
+It is built inside a sandbox (`topologies.sandbox`), in one thread, and the kernel removes it with the sandbox. Hosts are
+named network namespaces without a process in them; switches are bridges of the sandbox's own Open vSwitch, and the
+links between them veths with both ends in the sandbox's own namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import re
+import resource
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import msgspec
+
+from topologies import netns, openvswitch
+from topologies.dataplane import OvsDataplane
+from topologies.nodes import FabricHost, FabricLink, FabricSwitch, Mininet
+from topologies.openvswitch import OpenVSwitch, OpenVSwitchError
+from topologies.plan import End, FabricPlan, Link, PlanError
+from topologies.probe import Prober, readiness_pairs
+from topologies.rtnetlink import (
+    IFF_UP,
+    Netlink,
+    NetlinkError,
+    Port,
+    delete_group,
+    new_address,
+    new_route,
+    new_veth,
+    set_arp_retry,
+    set_state,
+)
+
+HOST_MTU = 1500
+
+#: What TCP does in the hosts, whatever the machine's default is: on their routes, see `rtnetlink.new_route`.
+CONGESTION_CONTROL = "cubic"
+
+#: Sysctls of every host, under ``net``, written out so that none is inherited from the machine: the sizes are Linux's
+#: own (tcp(7)); metrics of one connection shall not shape the next, which is after a fault; and no IPv6.
+HOST_SYSCTLS = {
+    "ipv6/conf/all/disable_ipv6": "1",
+    "ipv6/conf/default/disable_ipv6": "1",
+    "ipv4/tcp_rmem": "4096 131072 6291456",
+    "ipv4/tcp_wmem": "4096 16384 4194304",
+    "ipv4/tcp_no_metrics_save": "1",
+}
+
+#: A host asks for an address again after this many milliseconds; Linux's 1000 are long in a network this small.
+ARP_RETRY_MS = 100
+
+# Any number that neither lo nor the tunnel devices some kernels put into a new namespace have.
+_HOST_INTERFACE_INDEX = 100
+
+#: Which of the sandbox's interfaces are a fabric's.
+_INTERFACE_GROUP = 0x5B
+
+# linux/proc_ns.h: the inode of the pid namespace in which the machine booted.
+_MACHINES_PID_NAMESPACE = 0xEFFFFFFC
+
+
+class FabricError(RuntimeError):
+    """A fabric that cannot be built here or does not come up; the message says why, and what to do about it."""
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """What crossed one direction of a link since it was built. A segment of 64 KiB that stays whole counts once."""
+
+    packets: int
+    bytes: int
+    dropped: int
+
+
+class Fabric(Mininet):
+    """The network of ``plan``. Constructing it touches nothing; `start`, or ``with``, builds it; `stop` takes it away.
+
+    ``datapath`` is Open vSwitch's: in the kernel (``system``), in user space (``netdev``), or ``auto``: the former
+    where the kernel can. ``controller`` is where the switches look for theirs, ``tcp:ADDRESS:PORT`` in the sandbox's own
+    namespace, or None for no one. ``log_directory`` gets Open vSwitch's logs. Whatever fails raises `FabricError`.
+
+    Of Mininet's interface there are ``net["h1"].cmd(...)``, ``hosts``, ``switches``, ``links``, ``pingAll()``,
+    ``configLinkStatus``, ``CLI(net)`` and so on; nodes cannot be added.
+    """
+
+    hosts: list[FabricHost]
+    switches: list[FabricSwitch]
+    links: list[FabricLink]
+    nameToNode: dict[str, FabricHost | FabricSwitch]  # noqa: N815 - Mininet's name
+
+    def __init__(
+        self,
+        plan: FabricPlan,
+        *,
+        datapath: Literal["auto", "system", "netdev"] = "auto",
+        controller: str | None = "tcp:127.0.0.1:6653",
+        log_directory: Path | None = None,
+    ) -> None:
+        # Mininet's first construction sets sysctls of the whole machine (fixLimits), unless it thinks it did.
+        inited, Mininet.inited = Mininet.inited, True
+        try:
+            super().__init__(build=False, controller=None)
+        finally:
+            Mininet.inited = inited
+        self.plan = plan
+        self.host_names = frozenset(host.name for host in plan.hosts)
+        self._controller = controller
+        self._controller_port = _port_of(controller)
+        self._wanted_datapath = datapath
+        self._log_directory = log_directory
+        self.ovs: OpenVSwitch | None = None
+
+    # -- life
+
+    def start(self) -> None:
+        """Build what there is not yet, and start the switches; return when Open vSwitch has every port."""
+        _require_sandbox()
+        with _typed_errors():
+            self.ovs = OpenVSwitch(
+                openvswitch.choose_datapath(self._wanted_datapath), log_directory=self._log_directory
+            )
+            self.ovs.start()
+            if not self.built:
+                self.build()
+            operations = openvswitch.bridges(self.plan, self.plan.switches, self.ovs.datapath)
+            operations += openvswitch.controllers(self.plan.switches, self._controller)
+            self.ovs.configure(operations)
+            self._check_ports(self.ovs)
+
+    def build(self) -> None:
+        """Make the namespaces and links; `start` does, too."""
+        _require_sandbox()
+        _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
+        with _typed_errors(), Netlink() as ours:
+            self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
+            netns.DIRECTORY.mkdir(exist_ok=True)
+            here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._build_hosts(here)
+            finally:
+                os.close(here)
+            between = [link for link in self.plan.links if self._ends_at_host(link) is None]
+            ours.request([new_veth(self._fabric_port(link.a), self._fabric_port(link.b)) for link in between])
+            peers = [self._ends_at_host(link) or (link.a, link.b) for link in self.plan.links]
+            ours.request([set_state(peer.interface, up=True) for _, peer in peers])
+        self._add_nodes()
+        self.built = True
+
+    def stop(self) -> None:
+        """Take everything away again. Where the sandbox goes too there is no need to: the kernel does it."""
+        if (prober := self.__dict__.pop("prober", None)) is not None:
+            prober.close()
+        for node in (*self.hosts, *self.switches):
+            node.terminate()
+        if self.ovs is not None:
+            self.ovs.stop()
+            self.ovs = None
+        with _typed_errors(), Netlink() as ours:
+            try:
+                ours.request([delete_group(_INTERFACE_GROUP)])
+            except NetlinkError as error:
+                if error.errno != errno.ENODEV:
+                    raise
+        for host in self.plan.hosts:
+            netns.remove(host.name)
+        self.hosts, self.switches, self.links, self.nameToNode = [], [], [], {}
+        self.built = False
+
+    def __enter__(self) -> Fabric:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def wait_ready(self, timeout: float = 10.0) -> None:
+        """Return once every switch is connected to its controller and the fabric forwards.
+
+        Forwarding is seen, not assumed: marked probes from and to every host, and from every leaf to every other
+        (`probe.readiness_pairs`). Raises `FabricError` after ``timeout`` seconds, saying what is missing.
+        """
+        deadline = time.monotonic() + timeout
+        await self._wait_connected(deadline)
+        missing = readiness_pairs(self.plan)
+        while missing:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                sender, receiver = missing[0]
+                raise FabricError(
+                    f"the fabric does not forward after {timeout:g} s: {len(missing)} of "
+                    f"{len(readiness_pairs(self.plan))} probes are missing, the first from {sender} to {receiver}"
+                )
+            cells = await self.prober.measure(missing, probes=1, timeout=min(0.1, left))
+            missing = [pair for pair in missing if not cells[pair].arrived]
+
+    # -- what runs in it, and what is seen of it
+
+    def inside(self, host: str) -> AbstractContextManager[None]:
+        """Be in the host's network namespace for the block, to open sockets there, which then stay there.
+
+        It moves this thread: do not await in the block. Raises `PlanError` for a host the plan does not have.
+        """
+        return netns.inside(self.plan.host(host).name)
+
+    def spawn(
+        self,
+        host: str,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        env: Mapping[str, str] | None = None,
+        stdin: int | IO[Any] | None = None,
+        stdout: int | IO[Any] | None = None,
+        stderr: int | IO[Any] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in a host, with no shell in between; the rest is `subprocess.Popen`'s.
+
+        Raises `PlanError` for a host the plan does not have, OSError when the program cannot be started.
+        """
+        with self.inside(host):
+            return subprocess.Popen(argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd)
+
+    def link_counters(self) -> dict[str, Counters]:
+        """The counters of both directions of every link, from one dump."""
+        with _typed_errors(), Netlink() as ours:
+            statistics = ours.statistics()
+        counters = {}
+        for direction, (index, sends) in self._counted.items():
+            seen = statistics[index]
+            # A veth's two ends count the same packets; the one that is here stands for both.
+            packets, octets = (seen.tx_packets, seen.tx_bytes) if sends else (seen.rx_packets, seen.rx_bytes)
+            counters[direction] = Counters(packets, octets, seen.tx_dropped if sends else seen.rx_dropped)
+        return counters
+
+    def connected(self) -> dict[str, bool]:
+        """Whether each switch is connected to its controller."""
+        return self._running().connected()
+
+    @cached_property
+    def prober(self) -> Prober:
+        """Who measures what reaches whom."""
+        return Prober(self.plan)
+
+    @cached_property
+    def dataplane(self) -> OvsDataplane:
+        """Who cuts and drops."""
+        return OvsDataplane(self.plan)
+
+    # -- Mininet's
+
+    def configLinkStatus(self, src: str, dst: str, status: str) -> None:  # noqa: N802
+        """Take the link between two nodes ``down``, by carrier loss at both ends, or ``up``."""
+        if status not in ("up", "down"):
+            raise FabricError(f"{status!r} is not a link's status: it is 'up' or 'down'")
+        both = {src, dst}
+        link = next((link for link in self.plan.links_of(src) if {link.a.node, link.b.node} == both), None)
+        if link is None:
+            raise PlanError(f"no link between {src!r} and {dst!r}")
+        if status == "down":
+            self.dataplane.cut(link.name)
+        else:
+            self.dataplane.restore(link.name)
+
+    def stop_switch(self, name: str) -> None:
+        """Take a switch out; `start_switch` brings it back."""
+        with _typed_errors():
+            self._running().remove(self.plan.switch(name).name)
+
+    def start_switch(self, name: str) -> None:
+        """Bring back a switch that `stop_switch` took out, with empty tables."""
+        switches = [self.plan.switch(name)]
+        with _typed_errors():
+            ovs = self._running()
+            ovs.configure(openvswitch.bridges(self.plan, switches, ovs.datapath))
+            ovs.configure(openvswitch.controllers(switches, self._controller))
+
+    # -- how it is built
+
+    def _build_hosts(self, here: int) -> None:
+        for link in self.plan.links:
+            if (ends := self._ends_at_host(link)) is None:
+                continue
+            end, peer = ends
+            host = self.plan.host(end.node)
+            index = _HOST_INTERFACE_INDEX
+            messages = [
+                set_state("lo", up=True),
+                new_veth(
+                    Port(end.interface, HOST_MTU, number=index, mac=host.mac),
+                    Port(peer.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here),
+                ),
+                set_arp_retry(index, ARP_RETRY_MS),
+                new_address(index, host.address),
+                new_route(
+                    index, str(ipaddress.IPv4Interface(host.address).network), congestion_control=CONGESTION_CONTROL
+                ),
+                new_route(index, "0.0.0.0/0", gateway=host.gateway, congestion_control=CONGESTION_CONTROL),
+            ]
+            with netns.created(host.name), Netlink() as theirs:
+                self._write_sysctls(HOST_SYSCTLS)
+                theirs.request(messages)
+
+    def _fabric_port(self, end: End) -> Port:
+        return Port(end.interface, self.plan.mtu, group=_INTERFACE_GROUP)
+
+    def _ends_at_host(self, link: Link) -> tuple[End, End] | None:
+        """The host's and the switch's end of a host's link; None for a link between switches."""
+        if link.a.node in self.host_names:
+            return link.a, link.b
+        return (link.b, link.a) if link.b.node in self.host_names else None
+
+    @staticmethod
+    def _write_sysctls(values: Mapping[str, str]) -> None:
+        """Of the namespace this thread is in, which is the one /proc/sys/net shows it."""
+        for name, value in values.items():
+            fd = os.open(f"/proc/sys/net/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, value.encode())
+            finally:
+                os.close(fd)
+
+    def _add_nodes(self) -> None:
+        self.hosts = [FabricHost(host) for host in self.plan.hosts]
+        self.switches = [FabricSwitch(switch, self) for switch in self.plan.switches]
+        self.nameToNode = {node.name: node for node in (*self.hosts, *self.switches)}
+        self.links = [FabricLink(link, self) for link in self.plan.links]
+
+    def _check_ports(self, ovs: OpenVSwitch) -> None:
+        ports = {port.name: port for port in ovs.ports()}
+        for link in self.plan.links:
+            for end in (link.a, link.b):
+                if end.node in self.host_names:
+                    continue
+                port = ports[end.interface]
+                if port.number != end.port:
+                    why = port.error or f"it has port number {port.number} instead of {end.port}"
+                    raise FabricError(f"Open vSwitch could not take {end.interface} into {end.node}: {why}")
+
+    @cached_property
+    def _counted(self) -> dict[str, tuple[int, bool]]:
+        """Whose counters stand for a direction: the interface's index, and whether it sends or receives."""
+        index = {name: number for number, name in socket.if_nameindex()}
+        counted = {}
+        for link in self.plan.links:
+            for direction in link.directions:
+                sender, receiver = self.plan.ends(direction)
+                sends = sender.node not in self.host_names
+                counted[direction] = (index[(sender if sends else receiver).interface], sends)
+        return counted
+
+    async def _wait_connected(self, deadline: float) -> None:
+        if self._controller is None:
+            return
+        reconnected = False
+        while missing := [name for name, connected in self.connected().items() if not connected]:
+            if time.monotonic() > deadline:
+                raise FabricError(
+                    f"{', '.join(missing)} did not connect to a controller at {self._controller} in time: "
+                    "is it running, in this sandbox?"
+                )
+            if not reconnected and _listens(self._controller_port):
+                # The switches may be sitting out the second after an attempt that came too early.
+                with _typed_errors():
+                    switches = [self.plan.switch(name) for name in missing]
+                    self._running().configure(openvswitch.controllers(switches, self._controller))
+                reconnected = True
+            await asyncio.sleep(0.01)
+
+    def _running(self) -> OpenVSwitch:
+        if self.ovs is None:
+            raise FabricError("the fabric is not running: `start` it, or use it by `with`")
+        return self.ovs
+
+
+def _require_sandbox() -> None:
+    """Refuse to build in the machine's own namespaces, or in any that has a way out."""
+    remedy = "build it inside a sandbox (topologies.sandbox.Sandbox)"
+    if os.stat("/proc/self/ns/pid").st_ino == _MACHINES_PID_NAMESPACE:
+        raise FabricError(f"a fabric is never built in the machine's own namespaces, where it would stay: {remedy}")
+    for _, name in socket.if_nameindex():
+        if name == "lo":
+            continue
+        flags = int(Path(f"/sys/class/net/{name}/flags").read_text(), 16)
+        if flags & IFF_UP:
+            raise FabricError(f"this network namespace is in use, it has {name}: {remedy}")
+
+
+def _allow_open_files(count: int) -> None:
+    """Raise the soft limit for this process and those it starts; Open vSwitch has several files open for a port."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and count > hard:
+        raise FabricError(f"this fabric needs {count} open files, the limit is {hard}: raise it with `ulimit -Hn`")
+    if soft != resource.RLIM_INFINITY and count > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+
+
+def _port_of(controller: str | None) -> int:
+    """The TCP port of ``tcp:ADDRESS:PORT``; 0 for no controller."""
+    if controller is None:
+        return 0
+    match = re.fullmatch(r"tcp:[^:]+:(\d+)", controller)
+    if match is None:
+        raise FabricError(f"{controller!r} is not a controller: write tcp:ADDRESS:PORT, such as tcp:127.0.0.1:6653")
+    return int(match[1])
+
+
+def _listens(port: int) -> bool:
+    """Whether anything here listens on a TCP port, without connecting to it (proc(5), /proc/net/tcp)."""
+    with open("/proc/thread-self/net/tcp") as table:
+        rows = [line.split() for line in table]
+    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows[1:])
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except OpenVSwitchError as error:
+        raise FabricError(str(error)) from error
+    except NetlinkError as error:
+        raise FabricError(f"the kernel refused {error.filename}: {error.strerror}") from error
+    except OSError as error:
+        raise FabricError(f"the fabric could not be built: {error}") from error

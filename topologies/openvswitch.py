@@ -1,0 +1,332 @@
+"""An Open vSwitch of our own: an ovsdb-server and an ovs-vswitchd that belong to the sandbox, and their configuration.
+
+They keep everything in a run directory on the sandbox's tmpfs and are started directly, never through the system's
+service, which is left alone. What ovs-vsctl would be asked is said to the database in one transaction of its own
+protocol (RFC 7047), so a whole fabric appears at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from topologies.plan import FabricPlan, Switch
+from topologies.rtnetlink import NETLINK_GENERIC, Netlink
+
+Datapath = Literal["system", "netdev"]
+
+RUN_DIRECTORY = Path("/run/openvswitch")
+
+#: 1.3 is what Ryu's applications are written in; bundles need 1.4, group properties 1.5.
+PROTOCOLS = ("OpenFlow13", "OpenFlow14", "OpenFlow15")
+
+#: Milliseconds, the columns' unit. A controller that came back is found again within a second, OVS's least.
+RECONNECT_WITHIN = 1_000
+INACTIVITY_PROBE = 5_000
+
+_SCHEMAS = ("/usr/share/openvswitch/vswitch.ovsschema", "/usr/local/share/openvswitch/vswitch.ovsschema")
+_START_WITHIN = 10.0
+_INSTALL = "install it, for example by `apt install openvswitch-switch`"
+
+
+class OpenVSwitchError(RuntimeError):
+    """Open vSwitch is not there, did not start, or refused a configuration; the message says which and why."""
+
+
+class PortStatus(msgspec.Struct, frozen=True):
+    """How a port came out: ``number`` is its OpenFlow port (-1 when OVS could not open it), ``error`` why not."""
+
+    name: str
+    number: int
+    error: str
+
+
+def choose_datapath(wanted: Literal["auto", "system", "netdev"] = "auto") -> Datapath:
+    """The kernel's datapath where its module is there, else OVS's own in user space.
+
+    Raises `OpenVSwitchError` when ``system`` is wanted and the kernel has none.
+    """
+    if wanted == "netdev":
+        return "netdev"
+    with Netlink(NETLINK_GENERIC) as netlink:
+        if netlink.has_generic_family("ovs_datapath"):
+            return "system"
+    if wanted == "system":
+        raise OpenVSwitchError(
+            "the kernel has no openvswitch module (`modprobe openvswitch`); datapath 'netdev' does without"
+        )
+    return "netdev"
+
+
+def bridges(plan: FabricPlan, switches: Iterable[Switch], datapath: Datapath) -> list[dict[str, Any]]:
+    """The database operations (RFC 7047 §5.2) that make these switches of the plan, with their ports.
+
+    In fail mode ``secure`` with no connection inside the fabric's own links: what forwards is what a controller put
+    there, and it goes on forwarding without one.
+    """
+    operations: list[dict[str, Any]] = []
+    named: list[Any] = []
+    for switch in switches:
+        ports = [end for link in plan.links_of(switch.name) for end in (link.a, link.b) if end.node == switch.name]
+        # Every bridge has a port of its own name: to Open vSwitch it is the bridge's local interface.
+        interfaces: list[tuple[str, dict[str, Any]]] = [(switch.name, {"type": "internal"})]
+        interfaces += [(end.interface, {"ofport_request": end.port}) for end in ports]
+        references = []
+        for name, columns in interfaces:
+            interface, port = _uuid_name("interface", name), _uuid_name("port", name)
+            operations.append(_insert("Interface", interface, {"name": name, **columns}))
+            operations.append(_insert("Port", port, {"name": name, "interfaces": ["named-uuid", interface]}))
+            references.append(["named-uuid", port])
+        bridge = _uuid_name("bridge", switch.name)
+        row = {
+            "name": switch.name,
+            "ports": ["set", references],
+            "datapath_type": datapath,
+            "fail_mode": "secure",
+            "protocols": ["set", list(PROTOCOLS)],
+            "other_config": _map(
+                {
+                    "datapath-id": f"{switch.datapath_id:016x}",
+                    "disable-in-band": "true",
+                    "dp-desc": switch.name,
+                }
+            ),
+        }
+        operations.append(_insert("Bridge", bridge, row))
+        named.append(["named-uuid", bridge])
+    operations.append(
+        {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["bridges", "insert", ["set", named]]]}
+    )
+    return operations
+
+
+def controllers(switches: Iterable[Switch], target: str | None) -> list[dict[str, Any]]:
+    """The operations that point these switches at a controller, ``tcp:ADDRESS:PORT``, or at none.
+
+    A switch that had this target already connects anew, at once instead of when its backoff ends.
+    """
+    operations: list[dict[str, Any]] = []
+    for switch in switches:
+        references: list[Any] = []
+        if target is not None:
+            name = _uuid_name("controller", switch.name)
+            row = {"target": target, "max_backoff": RECONNECT_WITHIN, "inactivity_probe": INACTIVITY_PROBE}
+            operations.append(_insert("Controller", name, row))
+            references.append(["named-uuid", name])
+        operations.append(
+            {
+                "op": "update",
+                "table": "Bridge",
+                "where": [["name", "==", switch.name]],
+                "row": {"controller": ["set", references]},
+            }
+        )
+    return operations
+
+
+class OpenVSwitch:
+    """The two daemons. `start` makes them, `configure` tells them what to be, `stop` ends them.
+
+    ``log_directory`` gets their logs, ``ovsdb-server.log`` and ``ovs-vswitchd.log``; without, they stay in the run
+    directory and go with the sandbox.
+    """
+
+    def __init__(self, datapath: Datapath, *, log_directory: Path | None = None) -> None:
+        self.datapath = datapath
+        self._logs = log_directory or RUN_DIRECTORY
+        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._database = RUN_DIRECTORY / "db.sock"
+
+    def start(self) -> None:
+        """Start both and return once the database answers; ovs-vswitchd comes up meanwhile."""
+        RUN_DIRECTORY.mkdir(parents=True, exist_ok=True)
+        storage = RUN_DIRECTORY / "conf.db"
+        storage.unlink(missing_ok=True)
+        self._database.unlink(missing_ok=True)
+        schema = next((path for path in _SCHEMAS if os.path.exists(path)), None)
+        if schema is None:
+            raise OpenVSwitchError(f"Open vSwitch's database schema is not at {' nor at '.join(_SCHEMAS)}; {_INSTALL}")
+        made = subprocess.run(
+            [program("ovsdb-tool"), "create", storage, schema], capture_output=True, text=True, check=False
+        )
+        if made.returncode != 0:
+            raise OpenVSwitchError(f"ovsdb-tool could not create {storage}: {made.stderr.strip()}")
+        self._launch("ovsdb-server", f"--remote=punix:{self._database}", str(storage))
+        self._await_database()
+        # Set before ovs-vswitchd starts, as it reads this once. Segmentation offload carries a host's 64 KiB segments
+        # whole through the user space datapath, which is several times faster; the kernel's does so by itself.
+        settings = {"userspace-tso-enable": "true"} if self.datapath == "netdev" else {}
+        self.transact([{"op": "insert", "table": "Open_vSwitch", "row": {"other_config": _map(settings)}}])
+        extra = ["--disable-system"] if self.datapath == "netdev" else []
+        self._launch("ovs-vswitchd", *extra, f"unix:{self._database}")
+
+    def configure(self, operations: Sequence[Mapping[str, Any]]) -> None:
+        """Carry out ``operations`` in one transaction, and wait until ovs-vswitchd has made the kernel agree."""
+        count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
+        read = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}
+        number = self.transact([*operations, count, read])[-1]["rows"][0]["next_cfg"]
+        self._check_alive()
+        wait = {
+            "op": "wait",
+            "table": "Open_vSwitch",
+            "timeout": round(_START_WITHIN * 1000),
+            "where": [["cur_cfg", "<", number]],
+            "columns": ["cur_cfg"],
+            "until": "==",
+            "rows": [],
+        }
+        try:
+            self.transact([wait])
+        except OpenVSwitchError as error:
+            self._check_alive()
+            raise OpenVSwitchError(
+                f"ovs-vswitchd did not take its configuration within {_START_WITHIN:g} s; see {self._logs}"
+            ) from error
+
+    def ports(self) -> list[PortStatus]:
+        """Every port but the bridges' own."""
+        rows = self._select("Interface", ["name", "ofport", "error"], [["type", "!=", "internal"]])
+        return [PortStatus(row["name"], _scalar(row["ofport"], -1), _scalar(row["error"], "")) for row in rows]
+
+    def connected(self) -> dict[str, bool]:
+        """Whether each bridge that has a controller is connected to it."""
+        alive = {row["_uuid"][1]: row["is_connected"] for row in self._select("Controller", ["_uuid", "is_connected"])}
+        return {
+            row["name"]: all(alive[uuid] for uuid in wanted)
+            for row in self._select("Bridge", ["name", "controller"])
+            if (wanted := _uuids(row["controller"]))
+        }
+
+    def remove(self, bridge: str) -> None:
+        """Take a bridge away; its interfaces stay, as veths that lead nowhere."""
+        (row,) = self._select("Bridge", ["_uuid"], [["name", "==", bridge]])
+        operation = {
+            "op": "mutate",
+            "table": "Open_vSwitch",
+            "where": [],
+            "mutations": [["bridges", "delete", row["_uuid"]]],
+        }
+        self.configure([operation])
+
+    def transact(self, operations: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The results of ``operations`` (RFC 7047 §4.1.3), all carried out or none. Raises `OpenVSwitchError`."""
+        request = {"method": "transact", "params": ["Open_vSwitch", *operations], "id": 0}
+        with socket.socket(socket.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self._database))
+                connection.sendall(json.dumps(request).encode())
+                answer = _receive(connection)
+            except OSError as error:
+                self._check_alive()
+                raise OpenVSwitchError(f"ovsdb-server does not answer: {error}") from error
+        results: list[Any] = answer["result"] or []
+        for result in (answer["error"], *results):
+            if result and "error" in result:
+                raise OpenVSwitchError(f"Open vSwitch refused: {result['error']}: {result.get('details', '')}")
+        return results
+
+    def stop(self) -> None:
+        """End both daemons, and with them their datapath."""
+        if self.datapath == "system" and self._daemons:
+            # The kernel's datapath outlives the daemon unless it is told to clean up.
+            command = [program("ovs-appctl"), "-t", str(RUN_DIRECTORY / "ovs-vswitchd.ctl"), "exit", "--cleanup"]
+            subprocess.run(command, capture_output=True, check=False)
+        for daemon in reversed(self._daemons):
+            daemon.kill()
+        for daemon in self._daemons:
+            daemon.wait()
+        self._daemons.clear()
+
+    def _launch(self, name: str, *arguments: str) -> None:
+        command = [
+            program(name),
+            *arguments,
+            "-vconsole:off",
+            "-vsyslog:off",
+            "--no-chdir",
+            f"--pidfile={RUN_DIRECTORY / name}.pid",
+            f"--unixctl={RUN_DIRECTORY / name}.ctl",
+            f"--log-file={self._logs / name}.log",
+        ]
+        environment = {**os.environ, "OVS_RUNDIR": str(RUN_DIRECTORY)}
+        # A session of its own, so that an interrupt typed at a prompt does not take the switches down.
+        daemon = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        # The switches stand for hardware, which a busy host does not slow down. Threads started later inherit it.
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, daemon.pid, -10)
+        self._daemons.append(daemon)
+
+    def _await_database(self) -> None:
+        deadline = time.monotonic() + _START_WITHIN
+        with socket.socket(socket.AF_UNIX) as connection:
+            while connection.connect_ex(str(self._database)) != 0:
+                self._check_alive()
+                if time.monotonic() > deadline:
+                    raise OpenVSwitchError(f"ovsdb-server did not start within {_START_WITHIN:g} s; see {self._logs}")
+                time.sleep(0.002)
+
+    def _check_alive(self) -> None:
+        for daemon in self._daemons:
+            if daemon.poll() is not None:
+                name = Path(str(daemon.args[0])).name  # type: ignore[index]
+                raise OpenVSwitchError(f"{name} ended with status {daemon.returncode}; see {self._logs / name}.log")
+
+    def _select(self, table: str, columns: list[str], where: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        operation = {"op": "select", "table": table, "where": list(where), "columns": columns}
+        rows: list[dict[str, Any]] = self.transact([operation])[0]["rows"]
+        return rows
+
+
+def program(name: str) -> str:
+    """The path of one of Open vSwitch's programs. Raises `OpenVSwitchError` when it is not installed."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    if found is None:
+        raise OpenVSwitchError(f"{name} is not there; it is part of Open vSwitch: {_INSTALL}")
+    return found
+
+
+def _receive(connection: socket.socket) -> dict[str, Any]:
+    """One JSON value; nothing marks its end but that it is whole."""
+    data = b""
+    while True:
+        more = connection.recv(1 << 16)
+        if not more:
+            raise ConnectionError("it closed the connection")
+        data += more
+        try:
+            answer: dict[str, Any] = json.loads(data)
+        except ValueError:
+            continue
+        return answer
+
+
+def _insert(table: str, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"op": "insert", "table": table, "uuid-name": name, "row": dict(row)}
+
+
+def _uuid_name(kind: str, name: str) -> str:
+    """RFC 7047's <id> has letters, digits and underscores only."""
+    return f"{kind}_{name.encode().hex()}"
+
+
+def _map(values: Mapping[str, str]) -> list[Any]:
+    return ["map", [[key, value] for key, value in values.items()]]
+
+
+def _scalar(value: Any, default: Any) -> Any:
+    """An optional column's value: RFC 7047 writes an absent one as the empty set."""
+    return default if value == ["set", []] else value
+
+
+def _uuids(value: Any) -> list[str]:
+    return [uuid for _, uuid in value[1]] if value[0] == "set" else [value[1]]

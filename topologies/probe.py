@@ -1,0 +1,200 @@
+"""Who reaches whom, measured by light, marked probes, with no process in the hosts.
+
+Every host has two sockets, opened in its namespace and kept there: one that hears probes, on UDP port 862, which is
+registered for such test packets (RFC 8762), and a raw one that sends them, so that every probe can have a source port
+of its own and the probes of a pair spread over the fabric's paths. Probes carry a DSCP that tells them from traffic.
+
+Arrivals are stamped by the kernel (SO_TIMESTAMPNS, socket(7)), departures just before the send, by the same clock: an
+event loop that is late counts and delays nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+
+from topologies import netns
+from topologies.plan import FabricPlan
+
+PORT = 862
+
+#: 101011: of the pool for experimental and local use (RFC 2474 §6).
+DSCP = 0b101011
+
+_TOS = DSCP << 2
+_MAGIC = b"sbpr"
+#: Magic, round, number of the probe in its round, nanoseconds of its sending.
+_PROBE = struct.Struct("!4sIIQ")
+_UDP = struct.Struct("!HHHH")
+_IPV4 = struct.Struct("!BBHHHBBH4s4s")
+_SO_TIMESTAMPNS = 35  # asm-generic/socket.h; Python has no name for it
+_TIMESPEC = struct.Struct("@qq")
+#: From the dynamic ports (RFC 6335), above those that Linux gives to sockets by itself.
+_SOURCE_PORTS = range(61_000, 65_536)
+
+#: How many are sent before the event loop and the switches get a turn, and for how long, in seconds.
+_BURST, _PAUSE = 16, 0.001
+
+Pair = tuple[str, str]
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """What became of the probes of one sender to one receiver. Delays are one-way nanoseconds; None: none arrived."""
+
+    sent: int
+    arrived: int
+    delay_min: int | None
+    delay_mean: int | None
+
+
+def readiness_pairs(plan: FabricPlan) -> list[Pair]:
+    """Enough (sender, receiver) pairs to see a fabric forward: every host to and from its neighbour in the plan's
+    order, and every leaf to every other, over different hosts. That is 2 × hosts + leaves² at most, not hosts².
+    """
+    names = [host.name for host in plan.hosts]
+    pairs = dict.fromkeys(pair for pair in itertools.pairwise([*names, *names[:1]]) if pair[0] != pair[1])
+    pairs |= {(receiver, sender): None for sender, receiver in pairs}
+    by_leaf = [hosts for leaf in plan.by_role("leaf") if (hosts := plan.hosts_of(leaf.name))]
+    for (i, near), (j, far) in itertools.permutations(enumerate(by_leaf), 2):
+        pairs[near[j % len(near)].name, far[i % len(far)].name] = None
+    return list(pairs)
+
+
+class _Station(NamedTuple):
+    """A host's two sockets and its address, as probes carry it."""
+
+    hears: socket.socket
+    sends: socket.socket
+    address: bytes
+
+
+class Prober:
+    """Sends probes between the hosts of ``plan``, whose namespaces are there. One measurement runs at a time."""
+
+    def __init__(self, plan: FabricPlan) -> None:
+        self._plan = plan
+        self._stations: dict[str, _Station] = {}
+        self._by_fd: dict[int, _Station] = {}
+        self._heard = select.epoll()
+        self._round = 0
+        self._ports = itertools.cycle(_SOURCE_PORTS)
+        self._turn = asyncio.Lock()
+
+    async def matrix(
+        self, hosts: Iterable[str] | Mapping[str, str], probes: int = 3, timeout: float = 0.2
+    ) -> dict[str, dict[str, list[int]]]:
+        """``{receiver: {sender: [sent, arrived]}}`` between all pairs of ``hosts``.
+
+        A mapping gives the hosts other names, such as those of the nodes that live in them: ``{"n1": "h1"}``.
+        ``timeout`` is in seconds, after the last probe was sent; when all have arrived it is not waited for.
+        """
+        return {
+            receiver: {sender: [cell.sent, cell.arrived] for sender, cell in row.items()}
+            for receiver, row in (await self.cells(hosts, probes, timeout)).items()
+        }
+
+    async def cells(
+        self, hosts: Iterable[str] | Mapping[str, str], probes: int = 3, timeout: float = 0.2
+    ) -> dict[str, dict[str, Cell]]:
+        """The same with delays: ``{receiver: {sender: Cell}}``."""
+        named = hosts if isinstance(hosts, Mapping) else {host: host for host in hosts}
+        pairs = [(named[sender], named[receiver]) for sender, receiver in itertools.permutations(named, 2)]
+        measured = await self.measure(pairs, probes=probes, timeout=timeout)
+        return {
+            receiver: {sender: measured[named[sender], named[receiver]] for sender in named if sender != receiver}
+            for receiver in named
+        }
+
+    async def measure(self, pairs: Sequence[Pair], *, probes: int = 3, timeout: float = 0.2) -> dict[Pair, Cell]:
+        """Send ``probes`` from the first to the second of each pair, evenly interleaved, and wait for what arrives.
+
+        Raises `PlanError` for a host the plan does not have, OSError for one whose namespace is gone.
+        """
+        async with self._turn:
+            for host in dict.fromkeys(itertools.chain.from_iterable(pairs)):
+                if host not in self._stations:
+                    self._open(host)
+            self._round += 1
+            order = [pair for _ in range(probes) for pair in dict.fromkeys(pairs)]
+            arrivals: dict[int, int] = {}
+            complete = asyncio.Event()
+
+            def collect() -> None:
+                self._collect(arrivals)
+                if len(arrivals) == len(order):
+                    complete.set()
+
+            loop = asyncio.get_running_loop()
+            loop.add_reader(self._heard.fileno(), collect)
+            try:
+                for number, (sender, receiver) in enumerate(order):
+                    self._send(number, sender, receiver)
+                    if number % _BURST == _BURST - 1:
+                        await asyncio.sleep(_PAUSE)
+                try:
+                    await asyncio.wait_for(complete.wait(), timeout)
+                except TimeoutError:
+                    collect()
+            finally:
+                loop.remove_reader(self._heard.fileno())
+        delays: dict[Pair, list[int]] = {pair: [] for pair in order}
+        for number, delay in arrivals.items():
+            delays[order[number]].append(delay)
+        return {pair: _cell(probes, seen) for pair, seen in delays.items()}
+
+    def close(self) -> None:
+        for station in self._stations.values():
+            station.hears.close()
+            station.sends.close()
+        self._heard.close()
+
+    def _open(self, host: str) -> None:
+        planned = self._plan.host(host)
+        with netns.inside(host):
+            hears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            hears.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            hears.bind((planned.ip, PORT))
+            sends = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
+        station = self._stations[host] = _Station(hears, sends, socket.inet_aton(planned.ip))
+        self._by_fd[hears.fileno()] = station
+        self._heard.register(hears, select.EPOLLIN)
+
+    def _send(self, number: int, sender: str, receiver: str) -> None:
+        source, destination = self._stations[sender].address, self._stations[receiver].address
+        length = _UDP.size + _PROBE.size
+        # The kernel fills in identification and header checksum (raw(7)); a UDP checksum of 0 is none (RFC 768).
+        header = _IPV4.pack(0x45, _TOS, _IPV4.size + length, 0, 0, 64, socket.IPPROTO_UDP, 0, source, destination)
+        header += _UDP.pack(next(self._ports), PORT, length, 0)
+        probe = _PROBE.pack(_MAGIC, self._round, number, time.time_ns())
+        with suppress(OSError):  # no carrier, or a full queue: a probe that does not arrive
+            self._stations[sender].sends.sendto(header + probe, (self._plan.host(receiver).ip, 0))
+
+    def _collect(self, arrivals: dict[int, int]) -> None:
+        for fd, _ in self._heard.poll(0):
+            hears = self._by_fd[fd].hears
+            while True:
+                try:
+                    data, ancillary, _, _ = hears.recvmsg(64, 64)
+                except BlockingIOError:
+                    break
+                if len(data) != _PROBE.size:
+                    continue
+                magic, round_, number, sent = _PROBE.unpack(data)
+                if magic == _MAGIC and round_ == self._round:
+                    seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
+                    arrivals.setdefault(number, seconds * 1_000_000_000 + nanoseconds - sent)
+
+
+def _cell(sent: int, delays: Sequence[int]) -> Cell:
+    if not delays:
+        return Cell(sent, 0, None, None)
+    return Cell(sent, len(delays), min(delays), round(sum(delays) / len(delays)))
