@@ -7,23 +7,17 @@ behind.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal, Protocol
 
 import msgspec
 
+from topologies import netns
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
-
-#: Where iproute2 keeps named network namespaces, and the fabric those of its hosts.
-NAMED_NAMESPACES = "/run/netns"
-
-_CLONE_NEWNET = 0x40000000
 
 
 class ImpairError(Exception):
@@ -31,7 +25,7 @@ class ImpairError(Exception):
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """One end of a link: an interface, and the path of the network namespace it is in (``None``: this one)."""
+    """One end of a link: an interface, and the name of the network namespace it is in (``None``: this one)."""
 
     interface: str
     netns: str | None = None
@@ -106,10 +100,7 @@ def direction_of(plan: FabricPlan, name: str) -> Direction:
     Raises `topologies.plan.PlanError` when the plan has no such direction.
     """
     hosts = {host.name for host in plan.hosts}
-    sender, receiver = (
-        Attachment(end.interface, f"{NAMED_NAMESPACES}/{end.node}" if end.node in hosts else None)
-        for end in plan.ends(name)
-    )
+    sender, receiver = (Attachment(end.interface, end.node if end.node in hosts else None) for end in plan.ends(name))
     return Direction(name, sender, receiver)
 
 
@@ -236,47 +227,43 @@ def choose_backend(
 
 
 @contextmanager
-def inside(netns: str | None) -> Iterator[None]:
-    """Run the block with this thread in the network namespace at path ``netns``. Raises `ImpairError`."""
-    if netns is None:
+def inside(where: Attachment) -> Iterator[None]:
+    """Be in the network namespace of ``where`` for the block. Raises `ImpairError` when there is none."""
+    with ExitStack() as stack:
+        if where.netns is not None:
+            try:
+                stack.enter_context(netns.inside(where.netns))
+            except OSError as error:
+                raise ImpairError(f"cannot enter the network namespace {where.netns}: {error.strerror}") from error
         yield
-        return
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def run(command: Sequence[str]) -> str:
+    """Run an iproute2 command in this thread's namespaces; its output. Raises `ImpairError` with its complaint."""
     try:
-        try:
-            there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ImpairError(f"no network namespace at {netns}: {error.strerror}") from error
-        try:
-            _setns(there)
-        finally:
-            os.close(there)
-        try:
-            yield
-        finally:
-            _setns(home)
-    finally:
-        os.close(home)
-
-
-def _setns(fd: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-    if libc.setns(fd, _CLONE_NEWNET) != 0:
-        error = ctypes.get_errno()
-        raise ImpairError(f"cannot enter a network namespace: {os.strerror(error)}")
-
-
-def run_tc(commands: Sequence[Sequence[str]], netns: str | None) -> str:
-    """Run ``tc`` commands (without the word itself) in one process in ``netns``; its output. Raises `ImpairError`."""
-    batch = "".join(" ".join(command) + "\n" for command in commands)
-    try:
-        with inside(netns):
-            done = subprocess.run(
-                ["tc", "-s", "-j", "-batch", "-"], input=batch, capture_output=True, text=True, check=False
-            )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise ImpairError("there is no tc command; install iproute2") from None
+        raise ImpairError(f"there is no {command[0]} command; install iproute2") from None
     if done.returncode:
-        problem = done.stderr.strip().splitlines()
-        raise ImpairError(f"tc refused `{batch.strip()}`: {problem[0] if problem else 'no reason given'}")
+        complaint = done.stderr.strip().splitlines() or ["no reason given"]
+        raise ImpairError(f"`{' '.join(command)}` failed: {complaint[0]}")
     return done.stdout
+
+
+class InterfaceCounters(msgspec.Struct, frozen=True):
+    """What an interface has counted since it was made."""
+
+    rx_bytes: int
+    rx_packets: int
+    tx_dropped: int
+
+
+def interface_counters(where: Attachment) -> InterfaceCounters:
+    """Raises `ImpairError` when there is no such interface."""
+    with inside(where), open("/proc/thread-self/net/dev") as table:
+        for line in table:
+            name, _, numbers = line.partition(":")
+            if name.strip() == where.interface:
+                columns = numbers.split()
+                return InterfaceCounters(int(columns[0]), int(columns[1]), int(columns[11]))
+    raise ImpairError(f"there is no interface {where.interface}")

@@ -13,11 +13,10 @@ import os
 import re
 import subprocess
 import zlib
-from collections.abc import Sequence
 
 import msgspec
 
-from topologies.impair import Attachment, Counters, Direction, ImpairError, inside, run_tc
+from topologies.impair import Attachment, Counters, Direction, ImpairError, inside, run
 from topologies.impairment import Impairment, gilbert
 
 #: The smallest Ethernet frame, without its checksum: what a queue of bytes holds most of.
@@ -36,21 +35,24 @@ def netem_command(interface: str, impairment: Impairment, seed: int | None = Non
     ``seed`` must be ``None`` where the kernel or ``tc`` is older than `SEED_FROM`. See tc-netem(8).
     """
     words = ["tc", "qdisc", "replace", "dev", interface, "root", "netem", "limit", str(netem_limit(impairment))]
-    if impairment.delay or impairment.jitter or impairment.reorder:
-        # reorder wants a delay to skip
-        words += ["delay", f"{max(impairment.delay, 1)}ns"]
-    if impairment.jitter:
-        words.append(f"{impairment.jitter}ns")
-        if impairment.distribution != "uniform":  # which is what netem does without a table
-            words += ["distribution", impairment.distribution]
+    if impairment.delay or impairment.jitter:
+        # Without a delay netem refuses to reorder.
+        words += ["delay", _microseconds(max(impairment.delay, 1000))]
+        if impairment.jitter:
+            words.append(_microseconds(impairment.jitter))
+            if impairment.distribution != "uniform":  # which is what netem does without a table
+                words += ["distribution", impairment.distribution]
     if impairment.loss:
         words += ["loss", *_loss(impairment)]
-    for name in ("duplicate", "reorder", "corrupt"):
-        if share := getattr(impairment, name):
-            words += [name, _percent(share)]
+    if impairment.reorder and (impairment.delay or impairment.jitter):
+        words += ["reorder", _percent(impairment.reorder)]
+    if impairment.duplicate:
+        words += ["duplicate", _percent(impairment.duplicate)]
+    if impairment.corrupt:
+        words += ["corrupt", _percent(impairment.corrupt)]
     if impairment.rate:
         words += ["rate", f"{impairment.rate}bit"]
-    if seed is not None and any((impairment.jitter, impairment.loss, impairment.duplicate, impairment.reorder)):
+    if seed is not None:
         words += ["seed", str(seed)]
     return tuple(words)
 
@@ -69,6 +71,11 @@ def _loss(impairment: Impairment) -> list[str]:
         start, end = gilbert(impairment)
         return ["gemodel", _percent(start), _percent(end)]
     return ["random", _percent(impairment.loss)]
+
+
+def _microseconds(nanoseconds: int) -> str:
+    """tc does not know nanoseconds here, but fractions."""
+    return f"{nanoseconds / 1000:.3f}".rstrip("0").rstrip(".") + "us"
 
 
 def _percent(share: float) -> str:
@@ -149,7 +156,8 @@ class NetemBackend:
         try:
             if _behind_a_host(direction):
                 ifb = ifb_name(direction.receiver.interface)
-                _run(detour_commands(direction.receiver.interface, ifb), direction.receiver.netns)
+                for command in detour_commands(direction.receiver.interface, ifb):
+                    run(command)
             self.change(direction, impairment)
         except ImpairError:
             self._remove(direction)
@@ -158,7 +166,8 @@ class NetemBackend:
     def change(self, direction: Direction, impairment: Impairment) -> None:
         seed = self._lookup(direction) if self._seeded else None
         where = _netem_place(direction)
-        _run([netem_command(where.interface, impairment, seed)], where.netns)
+        with inside(where):
+            run(netem_command(where.interface, impairment, seed))
 
     def clear(self, direction: Direction) -> None:
         self._lookup(direction)
@@ -169,7 +178,8 @@ class NetemBackend:
     def counters(self, direction: Direction) -> Counters:
         self._lookup(direction)
         where = _netem_place(direction)
-        return parse_counters(run_tc([["qdisc", "show", "dev", where.interface, "root"]], where.netns))
+        with inside(where):
+            return parse_counters(run(["tc", "-s", "-j", "qdisc", "show", "dev", where.interface, "root"]))
 
     def close(self) -> None:
         for direction in list(self._seeds):
@@ -183,19 +193,20 @@ class NetemBackend:
 
     def _remove(self, direction: Direction) -> list[ImpairError]:
         del self._seeds[direction]
-        interface = _netem_place(direction).interface
-        commands = [("tc", "qdisc", "del", "dev", interface, "root")]
+        where = _netem_place(direction)
+        commands: list[tuple[str, ...]] = [("tc", "qdisc", "del", "dev", where.interface, "root")]
         if _behind_a_host(direction):
             commands = [
                 ("tc", "qdisc", "del", "dev", direction.receiver.interface, "clsact"),
-                ("ip", "link", "del", interface),
+                ("ip", "link", "del", where.interface),
             ]
         problems = []
-        for command in commands:
-            try:
-                _run([command], direction.receiver.netns if _behind_a_host(direction) else direction.sender.netns)
-            except ImpairError as error:
-                problems.append(error)
+        with inside(where):
+            for command in commands:
+                try:
+                    run(command)
+                except ImpairError as error:
+                    problems.append(error)
         return problems
 
 
@@ -208,15 +219,3 @@ def _netem_place(direction: Direction) -> Attachment:
     if _behind_a_host(direction):
         return Attachment(ifb_name(direction.receiver.interface), direction.receiver.netns)
     return direction.sender
-
-
-def _run(commands: Sequence[Sequence[str]], netns: str | None) -> None:
-    with inside(netns):
-        for command in commands:
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-            except FileNotFoundError:
-                raise ImpairError(f"there is no {command[0]} command; install iproute2") from None
-            if done.returncode:
-                problem = done.stderr.strip().splitlines()
-                raise ImpairError(f"`{' '.join(command)}` failed: {problem[0] if problem else 'no reason given'}")

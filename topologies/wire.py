@@ -26,7 +26,7 @@ from pathlib import Path
 
 import msgspec
 
-from topologies.impair import Attachment, Counters, Direction, ImpairError, inside, run_tc
+from topologies.impair import Attachment, Counters, Direction, ImpairError, inside, interface_counters, run
 from topologies.impairment import QUANTILE_STEPS, Distribution, Impairment, gilbert, quantiles
 
 BINARY = "splitbrain-wire"
@@ -224,10 +224,9 @@ class WireBackend:
             line = self._lines[where] = self._open(where, impairment, seed)
         else:
             self._set(line, impairment, seed)
-        with inside(where.netns):
-            dropped_before = _frames_dropped(line.tap_name)
+        with inside(where):
             _redirect(where.interface, line.tap_name)
-        self._applied[direction] = _Applied(seed, dropped_before)
+        self._applied[direction] = _Applied(seed, _frames_dropped(where, line))
 
     def change(self, direction: Direction, impairment: Impairment) -> None:
         self._set(self._lookup(direction), impairment, self._applied[direction].seed)
@@ -240,14 +239,14 @@ class WireBackend:
         """
         line = self._lookup(direction)
         del self._applied[direction]
-        run_tc([_filter("del", direction.sender.interface)], direction.sender.netns)
+        with inside(direction.sender):
+            run(["tc", *_filter("del", direction.sender.interface)])
         self._request(FLUSH, line.number)
 
     def counters(self, direction: Direction) -> Counters:
         line = self._lookup(direction)
-        with inside(direction.sender.netns):
-            dropped = _frames_dropped(line.tap_name)
-        return counters_of(self._request(STAT, line.number), dropped - self._applied[direction].dropped_before)
+        dropped = _frames_dropped(direction.sender, line) - self._applied[direction].dropped_before
+        return counters_of(self._request(STAT, line.number), dropped)
 
     def close(self) -> None:
         try:
@@ -265,7 +264,7 @@ class WireBackend:
         return self._lines[direction.sender]
 
     def _open(self, where: Attachment, impairment: Impairment, seed: int) -> _Line:
-        with inside(where.netns), _open_packet_socket(where.interface) as out:
+        with inside(where), _open_packet_socket(where.interface) as out:
             tap, tap_name = _open_tap()
             line = _Line(len(self._lines) + 1, tap, tap_name)
             try:
@@ -418,15 +417,12 @@ def _redirect(interface: str, tap_name: str) -> None:
     match = ["match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", tap_name]
     add = [*_filter("add", interface), *match]
     try:
-        run_tc([add], None)
+        run(["tc", *add])
     except ImpairError:  # it has no clsact qdisc yet; one that is there stays when its filter goes
-        run_tc([["qdisc", "add", "dev", interface, "clsact"], add], None)
+        run(["tc", "qdisc", "add", "dev", interface, "clsact"])
+        run(["tc", *add])
 
 
-def _frames_dropped(interface: str) -> int:
-    """Frames the kernel could not queue to ``interface``, a device of this thread's network namespace."""
-    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
-        name, _, numbers = line.partition(":")
-        if name.strip() == interface:
-            return int(numbers.split()[11])
-    return 0
+def _frames_dropped(where: Attachment, line: _Line) -> int:
+    """Frames that the TAP device could not queue for the process."""
+    return interface_counters(Attachment(line.tap_name, where.netns)).tx_dropped
