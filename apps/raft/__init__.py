@@ -13,7 +13,18 @@ Consensus: Bridging Theory and Practice (2014), "the thesis".
 """
 
 from apps.raft.config import RaftConfig, RaftConfigError
-from apps.raft.core import Raft, RecoveryError, Role
+from apps.raft.core import Contradiction, Raft, RecoveryError, Role
 from apps.raft.messages import Entry, HardState, Message, Record
 
-__all__ = ["Entry", "HardState", "Message", "Raft", "RaftConfig", "RaftConfigError", "Record", "RecoveryError", "Role"]
+__all__ = [
+    "Contradiction",
+    "Entry",
+    "HardState",
+    "Message",
+    "Raft",
+    "RaftConfig",
+    "RaftConfigError",
+    "Record",
+    "RecoveryError",
+    "Role",
+]

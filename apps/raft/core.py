@@ -75,6 +75,13 @@ class RecoveryError(ValueError):
     """The durable records do not make a log: one of them is missing."""
 
 
+class Contradiction(RuntimeError):  # noqa: N818 - the name says what it is
+    """What is committed here is denied by a leader: a promise of the cluster is broken already.
+
+    No correct cluster gets there. A node that does must stop, for whatever it says next may be wrong.
+    """
+
+
 class _Held(NamedTuple):
     """A message that waits until the records up to ``token`` are on disk."""
 
@@ -476,8 +483,11 @@ class Raft:
             return
         fresh = entries[held:] if held else entries
         # Only a conflict removes anything: a message that was overtaken must not take back what followed it.
-        if fresh[0].index <= self.log.last:
-            self._truncate(fresh[0].index)
+        first = fresh[0].index
+        if first <= self.commit:
+            raise Contradiction(f"{self.node}: entry {first} is committed, but {self.leader} leads with another one")
+        if first <= self.log.last:
+            self._truncate(first)
         self._append_to_log(fresh)
 
     def _truncate(self, first: int) -> None:

@@ -22,12 +22,20 @@ from tests.unit.raft.history import FOREVER, Operation, contradictions
 
 KEYS = ("x", "y")
 
+#: What a schedule is mostly about, and the faults it draws from.
+THEMES = {
+    "anything": ("isolate", "mute", "split", "one way", "cut", "heal", "heal", "crash", "crash leader", "crash all"),
+    "deposed leaders": ("isolate", "mute", "heal"),
+    "contested votes": ("heal", "crash leader"),
+}
+
 
 class Client:
     """One operation at a time; sends a command again in its session until it is answered, or gives up on both."""
 
-    def __init__(self, name: str, chaos: Chaos) -> None:
+    def __init__(self, name: str, chaos: Chaos, reads: float) -> None:
         self.name = name
+        self._reads = reads
         self._chaos = chaos
         self._sessions = 0
         self._sequence = 0
@@ -47,13 +55,13 @@ class Client:
         operation: kv.Operation
         value: Any = None
         kind = "write"
-        draw = chaos.random.random()
-        if draw < 0.4:
+        if chaos.random.random() < self._reads:
             operation, kind = kv.Read(key), "read"
         else:
             chaos.values += 1
             value = chaos.values
-            operation = kv.Write(key, value) if draw < 0.85 else kv.Cas(key, self.last_seen.get(key), value)
+            is_cas = chaos.random.random() < 0.3
+            operation = kv.Cas(key, self.last_seen.get(key), value) if is_cas else kv.Write(key, value)
         self._command = kv.Command(f"{self.name}.{self._sessions}", self._sequence, self._sequence, operation)
         self._operation = Operation(kind, key, value, chaos.cluster.now)
         chaos.operations.append(self._operation)
@@ -108,7 +116,7 @@ class Client:
             case kv.Unsure(_):
                 self._send()
                 return
-        self._chaos.cluster.call(self._chaos.random.random() * 10, self.begin)
+        self._chaos.cluster.call(self._chaos.random.random() * self._chaos.pause, self.begin)
 
 
 class Chaos:
@@ -116,17 +124,22 @@ class Chaos:
 
     def __init__(self, seed: int, make: type[Raft] = Raft) -> None:
         self.random = random.Random(seed)
+        self._theme = self.pick(("anything", "anything", "deposed leaders", "contested votes"))
+        contested = self._theme == "contested votes"
         shortest = self.pick((30, 60, 150)) * MS
         self.config = RaftConfig(
             election_timeout=(shortest, shortest + shortest // self.pick((1, 2, 10))),
             heartbeat_interval=shortest // 3,
-            pre_vote=self.random.random() < 0.5,
+            pre_vote=self.random.random() < 0.5 and not contested,
             check_quorum=self.random.random() < 0.5,
             max_batch_entries=self.pick((1, 3, 1000)),
             max_inflight=self.pick((1, 2, 50)),
         )
+        self._span = self.config.election_timeout[1] / MS  # what everything else is measured in
         self.conditions = Conditions(
-            delay=(MS // 5, self.pick((1, 4, 20)) * MS),
+            stray=self.pick((0.0, 0.05)),
+            stray_delay=5 * shortest,
+            delay=(MS // 5, shortest // 2 if contested else self.pick((1, 4, 20)) * MS),
             loss=self.pick((0.0, 0.0, 0.02, 0.2)),
             duplicate=self.pick((0.0, 0.1)),
             write=(MS // 10, self.pick((1, 5, 20)) * MS),
@@ -139,14 +152,15 @@ class Chaos:
             make=make,
             conditions=self.conditions,
         )
-        self.patience = 2 * shortest / MS
+        self.patience = 2 * self._span
+        self.pause = 0.2 * self._span
         self.values = 0
         self.attempts = 0
         self.is_over = False
         self.operations: list[Operation] = []
         self.acknowledged: list[tuple[str, int]] = []
         self.waiting: dict[int, Client] = {}
-        self._crashes_voters = self.pick((0.0, 0.0, 0.5))
+        self._crashes_voters = 0.5 if contested else self.pick((0.0, 0.0, 0.2))
         self.cluster.on_reply = self._on_reply
         self.cluster.passes = self._on_message
 
@@ -159,13 +173,13 @@ class Chaos:
     def client_delay(self) -> float:
         return self.random.random() * self.conditions.delay[1] / MS
 
-    def play(self, milliseconds: float = 3000) -> list[str]:
-        """Play the schedule, heal, and return what went wrong."""
-        for number in range(4):
-            client = Client(f"c{number}", self)
-            self.cluster.call(self.random.random() * 100, client.begin)
-        self.cluster.call(200, self._fault)
-        self.cluster.run(milliseconds)
+    def play(self, timeouts: int = 25) -> list[str]:
+        """Play the schedule for some election ``timeouts``, heal, and return what went wrong."""
+        # Who only reads stays with a node as long as it answers, deposed or not.
+        for number, reads in enumerate((1.0, 0.5, 0.2, 0.0)):
+            self.cluster.call(self.random.random() * self._span, Client(f"c{number}", self, reads).begin)
+        self.cluster.call(self._span, self._fault)
+        self.cluster.run(timeouts * self._span)
         self.is_over = True
         self.cluster.passes = lambda sender, to, message: True
         self._restart_all()
@@ -181,9 +195,11 @@ class Chaos:
         cluster = self.cluster
         leader = cluster.leader or self.pick(cluster.names)
         some = [name for name in cluster.names if self.random.random() < 0.5]
-        match self.pick(("isolate", "split", "one way", "cut", "heal", "heal", "crash", "crash leader", "crash all")):
+        match self.pick(THEMES[self._theme]):
             case "isolate":
                 cluster.isolate(leader)
+            case "mute":
+                cluster.block([leader], cluster.names)
             case "split":
                 cluster.partition(some, [name for name in cluster.names if name not in some])
             case "one way":
@@ -199,12 +215,13 @@ class Chaos:
             case "crash all":
                 for name in cluster.names:
                     self._crash(name)
-        cluster.call(self.random.random() * 400, self._fault)
+        cluster.call(self.random.random() * 4 * self._span, self._fault)
 
     def _crash(self, name: str) -> None:
         if self.cluster.nodes[name].alive:
             self.cluster.crash(name)
-            self.cluster.call(1 + self.pick((0, 10, 300)) * self.random.random(), lambda: self._restart(name))
+            pause = self.pick((0.01, 0.1, 3.0)) * self._span * self.random.random()
+            self.cluster.call(pause, lambda: self._restart(name))
 
     def _restart(self, name: str) -> None:
         if not self.cluster.nodes[name].alive:
@@ -229,17 +246,14 @@ class Chaos:
     def _settle(self) -> list[str]:
         """The healed cluster must elect a leader and take a write, and then all nodes must have done the same."""
         cluster = self.cluster
-        for _ in range(10):
-            cluster.run(2 * self.config.election_timeout[1] / MS)
-            if cluster.leader and len({core.term for core in cluster.cores}) == 1:
-                break
+        cluster.run(20 * self._span)
         if not cluster.leader:
             return ["no leader after everything was healed"]
         number = cluster.write(cluster.leader, "last", self.values)
-        cluster.run(500)
+        cluster.run(20 * self._span)
         found = [] if isinstance(cluster.replies.get(number), kv.Done) else ["no write after everything was healed"]
-        if len({core.applied for core in cluster.cores}) > 1:
-            found.append("nodes did not catch up")
+        last = cluster.core(cluster.leader).log.last
+        found += [f"{core.node} did not catch up" for core in cluster.cores if core.applied != last]
         return found + [str(violation) for violation in cluster.invariants.log_matching(cluster.cores)]
 
     def _judge(self) -> list[str]:

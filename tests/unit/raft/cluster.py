@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -36,9 +37,14 @@ MS = 1_000_000
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the network and the disks do to every message and write. Spans are (shortest, longest) nanoseconds."""
+    """What the network and the disks do to every message and write. Spans are (shortest, longest) nanoseconds.
+
+    ``stray``: the share of messages that arrive long after the others, delayed by up to ``stray_delay``.
+    """
 
     delay: tuple[int, int] = (1 * MS, 1 * MS)
+    stray: float = 0.0
+    stray_delay: int = 0
     loss: float = 0.0
     duplicate: float = 0.0
     write: tuple[int, int] = (1 * MS, 1 * MS)
@@ -59,7 +65,7 @@ class Node:
 class Cluster:
     """``make`` builds a node's core, `Raft` or a mutant of it. ``records``: what is on the nodes' disks at the start.
 
-    ``passes(sender, to, message)``: a test's own say in what the network delivers, besides partitions and conditions.
+    ``passes(sender, to, message)``: a test's own say in what the network takes, besides partitions and conditions.
     ``violations`` collects what `Invariants` found, ``replies`` what clients were answered, by request number.
     """
 
@@ -228,8 +234,7 @@ class Cluster:
         if not node.alive:
             return False
         if isinstance(event, Received):
-            name = node.core.node
-            return (event.sender, name) not in self._blocked and self.passes(event.sender, name, event.message)
+            return (event.sender, node.core.node) not in self._blocked
         if isinstance(event, Requested):
             return True
         if incarnation != node.incarnation:
@@ -242,7 +247,14 @@ class Cluster:
 
     def _step(self, name: str, node: Node, events: list[Event]) -> None:
         self.steps += 1
-        for effect in step(node.core, self.now, events):
+        try:
+            effects = step(node.core, self.now, events)
+        except Exception as error:  # whatever a core raises is a finding, and the end of its process
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self.violations.append(Violation(type(error).__name__, f"{error}, in {place.name}"))
+            self.crash(name)
+            return
+        for effect in effects:
             match effect:
                 case Send(to, message):
                     self._send(name, to, message)
@@ -266,7 +278,12 @@ class Cluster:
 
     def _send(self, sender: str, to: str, message: Any) -> None:
         conditions = self.conditions
+        if not self.passes(sender, to, message):
+            return
         while self.random.random() >= conditions.loss:
-            self._at(self.now + self._span(conditions.delay), to, Received(sender, message))
+            delay = self._span(conditions.delay)
+            if self.random.random() < conditions.stray:
+                delay += self._span((0, conditions.stray_delay))
+            self._at(self.now + delay, to, Received(sender, message))
             if self.random.random() >= conditions.duplicate:
                 break

@@ -1,0 +1,141 @@
+"""Raft with one rule broken each, to show that the checks can fail. Most of these bugs were shipped by a real system.
+
+A mutant is named by its class path, ``tests.unit.raft.mutants:AcksEarly``, and so the runtime can run it on the fabric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from apps import kv
+from apps.process import NodeId
+from apps.raft import Entry, Raft, Record
+from apps.raft.messages import AppendReply, HardState, HeartbeatReply, RequestVote
+
+
+class AcksEarly(Raft):
+    """Answers a write once it is on the leader's own disk, before a majority has it."""
+
+    def _majority_has(self) -> int:
+        return self._durable
+
+
+class ServesStaleReads(Raft):
+    """Answers reads at once, without the round of heartbeats that shows it has not been deposed."""
+
+    def _confirmed_round(self) -> int:
+        return self._round
+
+
+class ForgetsVote(Raft):
+    """Remembers its term across a restart, but not whom it voted for in it."""
+
+    def _recover(self, records: Iterable[Record]) -> None:
+        super()._recover(
+            HardState(record.term, None) if isinstance(record, HardState) else record for record in records
+        )
+
+
+class TruncatesWithoutConflict(Raft):
+    """Removes whatever follows the leader's previous entry, as PySyncObj does, though the entries there may agree."""
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        if entries and entries[0].index <= self.log.last:
+            self._truncate(entries[0].index)
+        super()._take(entries)
+
+
+class CommitsOldTerms(Raft):
+    """Commits an entry of an earlier term because a majority has it (paper, Figure 8)."""
+
+    def _may_commit(self, index: int) -> bool:
+        return True
+
+
+class AcksBeforeFsync(Raft):
+    """Says it has an entry, to others and to itself, while the disk is still writing it."""
+
+    def _append_to_log(self, entries: Sequence[Entry]) -> None:
+        super()._append_to_log(entries)
+        self._durable = self.log.last
+
+
+class SpeaksBeforeItWrites(Raft):
+    """Casts its vote before it is on disk."""
+
+    def _save_state(self, term: int, vote: NodeId | None) -> None:
+        super()._save_state(term, vote)
+        self._state_token = self._synced
+
+
+class VotesTwice(Raft):
+    """Grants every candidate of the term its vote, as long as its log is up to date."""
+
+    def _grants(self, candidate: NodeId, request: RequestVote) -> bool:
+        if not request.pre and request.term == self.term:
+            self.vote = None
+        return super()._grants(candidate, request)
+
+
+class VotesForAnyLog(Raft):
+    """Does not compare logs before it votes (paper §5.4.1)."""
+
+    def _grants(self, candidate: NodeId, request: RequestVote) -> bool:
+        longest = RequestVote(request.term, 1 << 60, 1 << 60, request.pre)
+        return super()._grants(candidate, longest)
+
+
+class CountsOldHeartbeats(Raft):
+    """Takes an answer to any earlier round of heartbeats for one to the round a read waits for."""
+
+    def _on_heartbeat_reply(self, sender: NodeId, reply: HeartbeatReply) -> None:
+        super()._on_heartbeat_reply(sender, HeartbeatReply(reply.term, self._round))
+
+
+class ReadsBeforeItsTermCommits(Raft):
+    """Answers reads before an entry of its term is committed: it may not know yet what its predecessors committed."""
+
+    def _start_reads(self) -> None:
+        if self._reads:
+            opening, self._opening = self._opening, 0
+            super()._start_reads()
+            self._opening = opening
+
+
+class CountsWhatWasSent(Raft):
+    """Takes an acknowledgement for all that it has sent so far instead of for what was written."""
+
+    def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
+        progress = self._progress.get(sender)
+        match = progress.next - 1 if progress and progress.streaming else reply.match
+        super()._on_append_reply(sender, AppendReply(reply.term, match))
+
+
+class _Forgetful(kv.Store):
+    def apply(self, command: kv.Command) -> kv.Result:
+        return self._execute(command.operation)
+
+
+class AppliesRetriesAgain(Raft):
+    """Has no sessions: a command that was sent twice takes effect twice."""
+
+    def _on_started(self, event: object) -> None:
+        self._store = _Forgetful()
+        super()._on_started(event)  # type: ignore[arg-type]
+
+
+MUTANTS: tuple[type[Raft], ...] = (
+    AcksEarly,
+    ServesStaleReads,
+    ForgetsVote,
+    TruncatesWithoutConflict,
+    CommitsOldTerms,
+    AcksBeforeFsync,
+    SpeaksBeforeItWrites,
+    VotesTwice,
+    VotesForAnyLog,
+    CountsOldHeartbeats,
+    ReadsBeforeItsTermCommits,
+    CountsWhatWasSent,
+    AppliesRetriesAgain,
+)
