@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 
 from topologies import openflow
 from topologies.openflow import OpenFlowError
-from topologies.openvswitch import RUN_DIRECTORY
+from topologies.openvswitch import RUN_DIRECTORY, OpenVSwitchError, forget_cached_flows
 from topologies.plan import FAULT_COOKIE, FabricPlan, PlanError
 from topologies.rtnetlink import Netlink, NetlinkError, set_state
 
@@ -180,5 +180,6 @@ class OvsDataplane:
 def _change(messages: Mapping[str, Sequence[bytes]]) -> None:
     try:
         openflow.change({RUN_DIRECTORY / f"{switch}.mgmt": batch for switch, batch in messages.items()})
-    except OpenFlowError as error:
+        forget_cached_flows()
+    except (OpenFlowError, OpenVSwitchError) as error:
         raise DataplaneError(str(error)) from error

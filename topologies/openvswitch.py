@@ -134,6 +134,20 @@ def controllers(switches: Iterable[Switch], target: str | None) -> list[dict[str
     return operations
 
 
+def forget_cached_flows() -> None:
+    """Have the datapath ask the tables anew about every packet, from now on.
+
+    It caches what the tables said about a flow, and would by itself go on by a table that has changed for some
+    milliseconds, more under load. Raises `OpenVSwitchError`.
+    """
+    try:
+        answer = _call(RUN_DIRECTORY / "ovs-vswitchd.ctl", "revalidator/purge", [])
+    except OSError as error:
+        raise OpenVSwitchError(f"ovs-vswitchd does not answer: {error}") from error
+    if answer["error"] is not None:
+        raise OpenVSwitchError(f"ovs-vswitchd refused: {answer['error']}")
+
+
 class OpenVSwitch:
     """The two daemons. `start` makes them, `configure` tells them what to be, `stop` ends them.
 
@@ -220,15 +234,11 @@ class OpenVSwitch:
 
     def transact(self, operations: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The results of ``operations`` (RFC 7047 §4.1.3), all carried out or none. Raises `OpenVSwitchError`."""
-        request = {"method": "transact", "params": ["Open_vSwitch", *operations], "id": 0}
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(str(self._database))
-                connection.sendall(json.dumps(request).encode())
-                answer = _receive(connection)
-            except OSError as error:
-                self._check_alive()
-                raise OpenVSwitchError(f"ovsdb-server does not answer: {error}") from error
+        try:
+            answer = _call(self._database, "transact", ["Open_vSwitch", *operations])
+        except OSError as error:
+            self._check_alive()
+            raise OpenVSwitchError(f"ovsdb-server does not answer: {error}") from error
         results: list[Any] = answer["result"] or []
         for result in (answer["error"], *results):
             if result and "error" in result:
@@ -295,19 +305,22 @@ def program(name: str) -> str:
     return found
 
 
-def _receive(connection: socket.socket) -> dict[str, Any]:
-    """One JSON value; nothing marks its end but that it is whole."""
-    data = b""
-    while True:
-        more = connection.recv(1 << 16)
-        if not more:
-            raise ConnectionError("it closed the connection")
-        data += more
-        try:
-            answer: dict[str, Any] = json.loads(data)
-        except ValueError:
-            continue
-        return answer
+def _call(path: Path, method: str, parameters: Sequence[Any]) -> dict[str, Any]:
+    """The answer to one JSON-RPC request; nothing marks its end but that it is whole."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(json.dumps({"method": method, "params": parameters, "id": 0}).encode())
+        data = b""
+        while True:
+            more = connection.recv(1 << 16)
+            if not more:
+                raise ConnectionError("it closed the connection")
+            data += more
+            try:
+                answer: dict[str, Any] = json.loads(data)
+            except ValueError:
+                continue
+            return answer
 
 
 def _insert(table: str, name: str, row: Mapping[str, Any]) -> dict[str, Any]:
