@@ -15,7 +15,9 @@ from zlib import crc32
 
 import msgspec
 
+from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
+from topologies.plan import FabricPlan
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -114,8 +116,9 @@ def _impaired(strike: int, heal: int) -> Any:
     asked = {"links": ["leaf1>spine1"], "delay": 20 * MS, "jitter": 5 * MS, "loss": 0.1}
     at = {"at": strike, "for": heal - strike}
     impairment = {"delay": 20 * MS, "jitter": 5 * MS, "distribution": "uniform", "loss": 0.1, "rate": 0, "queue": 1000}
-    obtained = {"packets": 4123, "dropped": 401, "loss": 401 / 4123, "delay_mean": 20_112_000}
-    obtained |= {"delay_p50": 20_090_000, "delay_p99": 25_230_000, "jitter": 2_910_000, "backend": "wire"}
+    obtained = _obtained(180, 163, 20_112_000, 2_910_000, 25_230_000)
+    obtained["counters"] = {"packets": 4123, "dropped": {"loss": 401, "queue": 0}, "delay_mean": 20_050_000}
+    obtained["counters"] |= {"delay_p50": 20_020_000, "delay_p99": 24_980_000}
     steps = [
         {"step": "asked", "t": strike, "asked": asked | at},
         {
@@ -127,6 +130,12 @@ def _impaired(strike: int, heal: int) -> Any:
         {"step": "healed", "t": heal + 2 * MS, "effective": True},
     ]
     return [{"kind": "impair"} | asked | at], _numbered(0, "impair", steps), "paths"
+
+
+def _obtained(sent: int, arrived: int, mean: int, deviation: int, p99: int) -> dict[str, Any]:
+    delays = {"delay_min": mean - 2 * deviation, "delay_mean": mean, "delay_p50": mean, "delay_p99": p99}
+    counts = {"sent": sent, "arrived": arrived, "loss": 1 - arrived / sent, "duplicated": 0, "reordered": 3}
+    return {"backend": "wire", "jitter": deviation, "delay_max": p99, "corrupted": 0} | counts | delays
 
 
 def _killed(strike: int, heal: int) -> Any:
@@ -330,8 +339,16 @@ def _traces(
             if kind == "impaired" and node in ("n1", "n4") and strike <= t <= heal and index % 7:
                 continue
             at = t + (crc32(node.encode()) % 5) * 100_000
-            say(node, at, "commit", index=index, term=second_term if t > strike else 1)
-            say(node, at, "apply", first=index, terms=[1], digests=[f"{index * 2654435761 % 2**32:08x}"])
+            lines[node][-1 if at > strike else 0] += [
+                {"t": EPOCH + at, "ev": "commit", "index": index, "term": second_term if t > strike else 1},
+                {
+                    "t": EPOCH + at,
+                    "ev": "apply",
+                    "first": index,
+                    "terms": [1],
+                    "digests": [f"{crc32(b'%d' % index):08x}"],
+                },
+            ]
     for files in lines.values():
         for file in files:
             file.sort(key=lambda line: line["t"])
@@ -379,12 +396,17 @@ def _manifest(kind: str, seed: int, length: int, rate: float, faults: list[dict[
             "expect": {"linearizable": True, "recovery": 2 * SECOND},
         },
         "scenario_toml": toml,
-        "plan": msgspec.to_builtins(LeafSpine(2, 3, 4)),
+        "plan": msgspec.to_builtins(_plan(kind)),
         "placement": PLACEMENT,
         "machine": {"cores": 2, "memory_bytes": 24 << 30, "cpu": "a made-up CPU", "kernel": "6.18.0", "virtual": "kvm"},
         "backends": {"datapath": "netdev", "impairment": "wire", "controller": "ryu"},
         "versions": {"python": "3.11.2", "openvswitch": "3.1.0", "ryu": "4.34", "mininet": "2.3.0.dev6"},
     }
+
+
+def _plan(kind: str) -> FabricPlan:
+    impairments = {"leaf3>spine2": Impairment(delay=10 * MS)} if kind == "impaired" else {}
+    return msgspec.structs.replace(LeafSpine(2, 3, 4), impairments=impairments)
 
 
 def _results(
@@ -430,9 +452,10 @@ def _results(
         "fidelity": {
             "loop_lag_p99": 1_840_000,
             "cpu_headroom": 0.41,
-            "calibration": {
-                "leaf1>spine1": {"packets": 400, "dropped": 0, "loss": 0.0, "delay_mean": 10_045_000}
-                | {"delay_p50": 10_040_000, "delay_p99": 10_160_000, "jitter": 41_000, "backend": "wire"}
+            "calibration": {}
+            if kind != "impaired"
+            else {
+                "leaf3>spine2": _obtained(400, 400, 10_045_000, 41_000, 10_160_000) | {"disagreements": []},
             },
         },
     }
@@ -472,6 +495,30 @@ def _fail(results: dict[str, Any], name: str, summary: str, details: dict[str, A
 
 
 def _stale_details(operations: list[dict[str, Any]]) -> dict[str, Any]:
+    """The operations on k3 from the write that the stale read returns until that read, and an order of all but it."""
     fields = ("process", "f", "value", "invoke", "complete", "type")
-    on_key = [one for one in operations if one["key"] == "k3"]
-    return {"key": "k3", "final_paths": [], "operations": [{field: one[field] for field in fields} for one in on_key]}
+    on_key = [one for one in operations if one["key"] == "k3" and one["type"] != "fail"]
+    written = {one["value"]: one for one in on_key if one["f"] == "write"}
+    latest: Any = None
+    for read in sorted((one for one in on_key if one["f"] == "read" and one["type"] == "ok"), key=_middle):
+        before = [
+            one for one in on_key if one["f"] != "read" and one["type"] == "ok" and one["complete"] < read["invoke"]
+        ]
+        latest = max(before, key=_middle, default=None)
+        source = written.get(read["value"])
+        if source is not None and latest is not None and _middle(source) < latest["invoke"] and source is not latest:
+            break
+    else:
+        raise AssertionError("no read is stale")
+    shown = [one for one in on_key if source["invoke"] <= one["invoke"] <= read["complete"]]
+    order = sorted((number for number, one in enumerate(shown) if one is not read), key=lambda at: _middle(shown[at]))
+    return {
+        "key": "k3",
+        "stuck": shown.index(read),
+        "final_paths": [{"order": order, "state": latest["value"]}],
+        "operations": [{field: one[field] for field in fields} for one in shown],
+    }
+
+
+def _middle(operation: dict[str, Any]) -> int:
+    return int(operation["invoke"] + operation["complete"]) // 2

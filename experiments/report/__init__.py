@@ -68,7 +68,7 @@ def _view(record: Record) -> dict[str, Any]:
     led = events.leaders(results.leaders if results else (), lanes)
     counts = series.count(operations, end)
     latency = series.latencies(operations, end, counts.width)
-    checks = results.checks if results else []
+    failed = [check for check in results.checks if check.valid is False] if results else []
     plan = manifest.plan
     drawn: list[Any] = [fault for fault in faults if fault.applied is not None]
     return {
@@ -86,11 +86,15 @@ def _view(record: Record) -> dict[str, Any]:
         "bins": (counts.width, latency.width),
         "proofs": [proof.prove(fault) for fault in faults],
         "diagrams": [
-            (check, orders.diagram(check.details or {}), orders.comparison(check.details or {}))
-            for check in checks
-            if check.valid is False
+            (check, orders.diagram(check.details or {}), orders.comparison(check.details or {}, manifest.epoch))
+            for check in failed
         ],
-        "calibration": proof.calibration(results.fidelity.calibration, plan) if results and results.fidelity else None,
+        "marks": [
+            (broke / words.MILLISECOND, check.name)
+            for check in failed
+            if (broke := orders.broke_at(check.details or {}, manifest.epoch)) is not None
+        ],
+        "calibrations": proof.calibrations(results.fidelity.calibration, plan) if results and results.fidelity else [],
         "words": words,
         "letter": fabric.letter,
         "lane_height": timeline.LANE,

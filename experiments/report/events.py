@@ -1,4 +1,4 @@
-"""What happened, from what was recorded: operations out of history events, faults out of their steps, roles out of traces.
+"""What happened, from what was recorded: operations from events, faults from their steps, roles from traces.
 
 Pure functions on `record`'s data. All times are integer nanoseconds from the start of the workload.
 """
@@ -17,7 +17,7 @@ DOWN = "down"
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
-    """One operation of a client. ``type`` is ``ok``, ``fail`` or ``info``; ``complete`` is None where none was recorded."""
+    """One operation of a client. ``type`` is ``ok``, ``fail`` or ``info``; ``complete`` is None without a record."""
 
     process: int
     f: str

@@ -243,19 +243,19 @@ def _arcs(
     pairs = [pair for pair in combinations(placement, 2) if pair in drops or pair[::-1] in drops]
     arcs: list[Arc] = []
     for one, other in pairs if len(pairs) <= MANY_PAIRS else ():
-        start, end = boxes.get(placement[one]), boxes.get(placement[other])
-        if start is None or end is None or start is end:
+        if placement[one] == placement[other] or not {placement[one], placement[other]} <= set(boxes):
             continue
         one_way = not {(one, other), (other, one)} <= drops
-        if one_way and (one, other) in drops:
-            one, other, start, end = other, one, end, start
+        deaf, mute = (one, other) if (one, other) in drops else (other, one)
+        start, end = boxes[placement[mute]], boxes[placement[deaf]]
         depth = bottom + 14 + abs(start.middle - end.middle) * 0.085
         middle = (start.middle + end.middle) / 2
+        quarter = (start.middle + middle) / 2
         path = (
             f"M{start.middle:.0f} {start.y + start.height:.0f}"
-            f"C{start.middle:.0f} {depth:.0f} {middle - (middle - start.middle) / 2:.0f} {depth:.0f} {middle:.0f} {depth:.0f}"
+            f"C{start.middle:.0f} {depth:.0f} {quarter:.0f} {depth:.0f} {middle:.0f} {depth:.0f}"
             f"S{end.middle:.0f} {depth:.0f} {end.middle:.0f} {end.y + end.height:.0f}"
         )
-        what = f"{other} does not hear {one}" if one_way else f"{one} and {other} do not hear each other"
+        what = f"{deaf} does not hear {mute}" if one_way else f"{one} and {other} do not hear each other"
         arcs.append(Arc(path, middle, depth, what, one_way))
     return arcs

@@ -18,7 +18,9 @@ MOST_OPERATIONS = 22
 #: How many of them come after the one that no order explains.
 AFTERWARDS = 5
 
-ROW, BAR, STEP, CHARACTER, LEFT = 34, 24, 15.0, 6.7, 64.0
+ROW, BAR, STEP, CHARACTER, LEFT, RIGHT = 36, 24, 15.0, 6.9, 72.0, 80.0
+#: A diagram with few operations is spread over the page.
+WIDTH, WIDEST_STEP = 1080.0, 48.0
 
 #: More events than this are no longer compared at a glance.
 MOST_EVENTS = 6
@@ -34,6 +36,13 @@ class Asked(msgspec.Struct, frozen=True):
     value: Any = None
     complete: int | None = None
     type: str = "ok"
+
+
+class Path(msgspec.Struct, frozen=True):
+    """An order that fits as far as it goes: operations by number, and the state they leave."""
+
+    order: list[int]
+    state: Any = None
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -82,24 +91,18 @@ def diagram(details: Mapping[str, Any]) -> Diagram | None:
     numbered = [(number, one) for number, one in enumerate(asked) if one.type != "fail"]
     if not numbered:
         return None
-    longest = max((path for path in _paths(details)), key=len, default=[])
-    place = {number: at for at, number in enumerate(longest, 1)}
-    unplaced = [(number, one) for number, one in numbered if number not in place and one.complete is not None]
-    blamed = min(unplaced, key=lambda each: each[1].complete or 0)[0] if longest and unplaced else None
+    path = _longest(details)
+    place = {number: at for at, number in enumerate(path.order, 1)} if path else {}
+    blamed = details.get("stuck")
+    if not isinstance(blamed, int) or not any(number == blamed for number, _ in numbered):
+        blamed = None
     chosen = _around(numbered, blamed)
 
-    ends = [(one.invoke, 0, number) for number, one in chosen]
-    ends += [(one.complete, 1, number) for number, one in chosen if one.complete is not None and one.type == "ok"]
     texts = {number: _text(one) for number, one in chosen}
-    starts: dict[int, float] = {}
-    stops: dict[int, float] = {}
-    x = LEFT
-    for _, is_end, number in sorted(ends):
-        if is_end:
-            x = stops[number] = max(x + STEP, starts[number] + len(texts[number]) * CHARACTER + 14)
-        else:
-            x = starts[number] = x + STEP
-    width = x + 60
+    starts, stops, width = _laid_out(chosen, texts, STEP)
+    if width < WIDTH:
+        step = min(WIDEST_STEP, STEP + (WIDTH - width) / len(chosen) / 2)
+        starts, stops, width = _laid_out(chosen, texts, step)
     processes = sorted({one.process for _, one in chosen})
     row = {process: index for index, process in enumerate(processes)}
     bars = [
@@ -116,7 +119,11 @@ def diagram(details: Mapping[str, Any]) -> Diagram | None:
         )
         for number, one in chosen
     ]
-    worst = asked[blamed] if blamed is not None else None
+    sentence = ""
+    if blamed is not None:
+        held = f", and leaves {_brief(path.state)} there" if path and path.state is not None else ""
+        sentence = f"Every order gets stuck before {_text(asked[blamed])} is explained"
+        sentence += f": the longest has {words.plural(len(path.order), 'operation')}{held}." if path else "."
     shown = (
         f"{len(chosen)} of {words.plural(len(numbered), 'operation')} on {details.get('key')} shown"
         if len(chosen) < len(numbered)
@@ -129,13 +136,23 @@ def diagram(details: Mapping[str, Any]) -> Diagram | None:
         [(10 + index * ROW, f"process {process}") for process, index in row.items()],
         bars,
         stops.get(blamed) if blamed is not None else None,
-        f"No order goes past here: nothing before or beside it explains {_text(worst)}." if worst else "",
+        sentence,
         shown,
     )
 
 
-def comparison(details: Mapping[str, Any]) -> Comparison | None:
-    """The events that contradict a property, side by side."""
+def broke_at(details: Mapping[str, Any], epoch: int | None) -> int | None:
+    """The moment from which on the check could not hold: nanoseconds from the start of the workload."""
+    operations, stuck = details.get("operations"), details.get("stuck")
+    if isinstance(operations, list) and isinstance(stuck, int) and stuck < len(operations):
+        complete = operations[stuck].get("complete")
+        return complete if isinstance(complete, int) else None
+    times = [event["t"] for event in details.get("events", ()) if isinstance(event, dict) and "t" in event]
+    return max(times) - epoch if times and epoch is not None else None
+
+
+def comparison(details: Mapping[str, Any], epoch: int | None) -> Comparison | None:
+    """The events that contradict a property, side by side. ``epoch``: when the workload started, on their clock."""
     events = [event for event in details.get("events", ()) if isinstance(event, dict)]
     if not events:
         return None
@@ -146,15 +163,37 @@ def comparison(details: Mapping[str, Any]) -> Comparison | None:
     ]
     keys = list(dict.fromkeys(key for one in shown for key in one if key not in ("node", "incarnation", "line", "t")))
     rows = []
+    if epoch is not None:
+        rows.append(("at", [words.moment(one["t"] - epoch) if "t" in one else "" for one in shown], True))
     for key in keys:
         values = [_brief(one.get(key)) for one in shown]
         rows.append((key, values, len({repr(one.get(key)) for one in shown}) > 1))
     return Comparison(str(details.get("property", "")), heads, rows, len(events) - len(shown))
 
 
-def _paths(details: Mapping[str, Any]) -> list[list[int]]:
-    paths = details.get("final_paths") or []
-    return [[number for number in path if isinstance(number, int)] for path in paths if isinstance(path, list)]
+def _laid_out(
+    chosen: Sequence[tuple[int, Asked]], texts: Mapping[int, str], step: float
+) -> tuple[dict[int, float], dict[int, float], float]:
+    """Where each operation starts and, if it does, ends; and how wide all is. Order is kept, texts fit."""
+    ends = [(one.invoke, 0, number) for number, one in chosen]
+    ends += [(one.complete, 1, number) for number, one in chosen if one.complete is not None and one.type == "ok"]
+    starts: dict[int, float] = {}
+    stops: dict[int, float] = {}
+    x = LEFT
+    for _, is_end, number in sorted(ends):
+        if is_end:
+            x = stops[number] = max(x + step, starts[number] + len(texts[number]) * CHARACTER + 16)
+        else:
+            x = starts[number] = x + step
+    return starts, stops, x + RIGHT
+
+
+def _longest(details: Mapping[str, Any]) -> Path | None:
+    try:
+        paths = msgspec.convert(details.get("final_paths") or [], list[Path])
+    except msgspec.ValidationError:
+        return None
+    return max(paths, key=lambda path: len(path.order), default=None)
 
 
 def _around(numbered: Sequence[tuple[int, Asked]], blamed: int | None) -> list[tuple[int, Asked]]:

@@ -62,7 +62,7 @@
     const counts = data.counts, latency = data.latency;
     const slot = Math.min(Math.floor(moment / counts.width), counts.ok.length - 1);
     const bin = Math.min(Math.floor(moment / latency.width), latency.p50.length - 1);
-    const perSecond = (number) => `${(number * 1000 / counts.width).toFixed(0)} /s`;
+    const perSecond = (rate) => `${rate} /s`;
     const pairs = [["answered", perSecond(counts.ok[slot])]];
     if (counts.fail[slot]) pairs.push(["failed", perSecond(counts.fail[slot])]);
     if (counts.info[slot]) pairs.push(["unknown", perSecond(counts.info[slot])]);

@@ -12,6 +12,7 @@ from experiments.report import words
 from experiments.report.events import Fault
 from experiments.report.fabric import caption
 from experiments.report.record import FaultStep
+from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan
 
 #: How a fault is called in a heading.
@@ -68,8 +69,8 @@ def prove(fault: Fault) -> Proof:
         if step.expected is not None and step.measured is not None:
             matrices.append(_matrix(step, when))
         mismatches += [f"{_mismatch(one)}, {when}" for one in step.mismatches]
-    tables = [_times(fault)]
-    tables += [table for table in (_carrier(fault), _impairment(fault), _kill(fault)) if table is not None]
+    tables = [_times(fault), *_impairments(fault)]
+    tables += [table for table in (_carrier(fault), _kill(fault)) if table is not None]
     return Proof(
         fault.index + 1,
         NAMES.get(fault.kind, fault.kind),
@@ -82,16 +83,12 @@ def prove(fault: Fault) -> Proof:
     )
 
 
-def calibration(measured: Mapping[str, Mapping[str, Any]], plan: FabricPlan | None) -> Table | None:
-    """What impaired links did before the workload began, beside what the plan asks of them."""
-    if not measured:
-        return None
+def calibrations(measured: Mapping[str, Mapping[str, Any]], plan: FabricPlan | None) -> list[Table]:
+    """What links impaired by the plan did before the workload began, beside what the plan asks of them."""
     asked = plan.impairments if plan else {}
-    rows = [
-        _obtained(name, msgspec.to_builtins(asked[name]) if name in asked else {}, found)
-        for name, found in measured.items()
+    return [
+        _impairment(name, msgspec.to_builtins(asked.get(name, Impairment())), found) for name, found in measured.items()
     ]
-    return Table("Measured before the workload began, asked / obtained", _OBTAINED, rows)
 
 
 def _outcome(fault: Fault) -> str:
@@ -156,37 +153,61 @@ def _carrier(fault: Fault) -> Table | None:
     return Table("Carrier, as the switches see it", ["link", "asked", "measured", "after the heal"], rows)
 
 
-_OBTAINED = ["direction", "delay", "half of packets within", "99 % within", "jitter", "loss", "packets", "by"]
-
-
-def _impairment(fault: Fault) -> Table | None:
-    asked = fault.resolved.get("directions", {})
-    if not asked:
-        return None
+def _impairments(fault: Fault) -> list[Table]:
     obtained = fault.proved.obtained if fault.proved else {}
-    rows = [_obtained(name, value, obtained.get(name, {})) for name, value in asked.items()]
-    return Table("Impairment, asked / obtained", _OBTAINED, rows)
-
-
-def _obtained(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    def both(wanted: str | None, key: str) -> str:
-        got = found.get(key)
-        measured = MISSING if got is None else words.share(got) if key == "loss" else words.span(got)
-        return measured if wanted is None else f"{wanted} / {measured}"
-
-    packets = found.get("packets")
-    dropped = found.get("dropped")
-    lost = sum(dropped.values()) if isinstance(dropped, dict) else dropped
     return [
-        name,
-        both(words.span(asked.get("delay", 0)), "delay_mean"),
-        both(None, "delay_p50"),
-        both(None, "delay_p99"),
-        both(f"±{words.THIN}{words.span(asked.get('jitter', 0))}", "jitter"),
-        both(words.share(asked.get("loss", 0.0)), "loss"),
-        MISSING if packets is None else f"{packets:,}" + (f", {lost:,} dropped" if lost is not None else ""),
-        str(found.get("backend", MISSING)),
+        _impairment(name, asked, obtained.get(name, {})) for name, asked in fault.resolved.get("directions", {}).items()
     ]
+
+
+def _impairment(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -> Table:
+    """``asked`` an `Impairment`; ``found`` what marked probes met, and the counters of the impaired link itself."""
+    wanted = _as_impairment(asked)
+    counters = found.get("counters") or {}
+    packets, dropped = counters.get("packets"), counters.get("dropped") or {}
+    head = ["", "asked", "obtained"]
+    if found.get("sent"):
+        head[2] = f"by {words.plural(found['sent'], 'probe')}"
+    if packets:
+        head.append(f"by the traffic, {words.plural(packets, 'packet')}")
+
+    lost = sum(dropped.values()) / packets if packets else None
+    mean, deviation = expected_delay(wanted) if wanted else (None, None)
+    rows = [
+        ["mean delay", _span(mean), _span(found.get("delay_mean")), _span(counters.get("delay_mean"))],
+        ["standard deviation", _span(deviation), _span(found.get("jitter")), MISSING],
+        ["99 % within", "", _span(found.get("delay_p99")), _span(counters.get("delay_p99"))],
+        ["lost", _share(asked.get("loss", 0.0)), _share(found.get("loss")), _share(lost)],
+    ]
+    for key, counted in (("duplicate", "duplicated"), ("reorder", "reordered"), ("corrupt", "corrupted")):
+        if asked.get(key):
+            of = found.get("sent") or 0
+            seen = _share(found[counted] / of) if of and counted in found else MISSING
+            rows.append(
+                [counted, _share(asked[key]), seen, _share(counters.get(counted, 0) / packets) if packets else MISSING]
+            )
+    if asked.get("rate"):
+        rate = found.get("rate") or {}
+        rows.append(
+            ["rate", words.rate(asked["rate"]), words.rate(rate["rate"]) if "rate" in rate else MISSING, MISSING]
+        )
+    by = f", by {found['backend']}" if "backend" in found else ""
+    return Table(f"{name}{by}", head, [row[: len(head)] for row in rows])
+
+
+def _as_impairment(asked: Mapping[str, Any]) -> Impairment | None:
+    try:
+        return msgspec.convert(asked, Impairment)
+    except msgspec.ValidationError:  # recorded by a version that knew more, or less
+        return None
+
+
+def _span(nanoseconds: float | None) -> str:
+    return MISSING if nanoseconds is None else words.span(nanoseconds)
+
+
+def _share(value: float | None) -> str:
+    return MISSING if value is None else words.share(value)
 
 
 def _kill(fault: Fault) -> Table | None:

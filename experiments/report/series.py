@@ -17,12 +17,18 @@ ENOUGH_FOR_P99 = 90
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Completions in every bin of ``width`` nanoseconds from time 0."""
+    """Completions in every bin of ``width`` nanoseconds from time 0; the last bin ends at ``end``."""
 
     width: int
+    end: int
     ok: list[int]
     fail: list[int]
     info: list[int]
+
+    def rates(self, numbers: Sequence[int]) -> list[float]:
+        """Counts of these bins as operations a second."""
+        last = self.end - (len(numbers) - 1) * self.width
+        return [number * SECOND / self.width for number in numbers[:-1]] + [numbers[-1] * SECOND / last]
 
 
 class Latencies(msgspec.Struct, frozen=True):
@@ -40,8 +46,9 @@ def percentile(ordered: Sequence[int], rank: float) -> int:
 def count(operations: Iterable[Operation], end: int) -> Counts:
     """Bins are about a hundredth of the run. Refused operations were answered, and count as successful here."""
     width = max(10 * MILLISECOND, round(nice_step(end / SECOND, 120) * SECOND))
-    bins = -(-end // width)
-    counted = Counts(width, [0] * bins, [0] * bins, [0] * bins)
+    # What is left at the end goes to the last bin: a sliver of a bin would show a rate of nothing much.
+    bins = max(1, round(end / width))
+    counted = Counts(width, end, [0] * bins, [0] * bins, [0] * bins)
     for operation in operations:
         if operation.complete is None:
             continue

@@ -58,7 +58,7 @@ def headline(record: Record, faults: Sequence[Fault], led: Sequence[Leader], end
         return Headline(found, f"{told}. The run ended before it was judged: what it had recorded is below.")
     if found == "doubtful":
         reason = results.believable.reasons[0] if results.believable.reasons else "no reason is on record"
-        return Headline(found, f"{_sentence(reason)} What is below shows this machine as much as the system.")
+        return Headline(found, f"{_sentence(reason)} What is below is no evidence about the system.")
     if found in ("broken", "unknown"):
         blamed = first_check(results, False if found == "broken" else "unknown")
         why = f"{blamed.name}: {blamed.summary}" if blamed else results.summary
@@ -141,9 +141,8 @@ def _ordeal(faults: Sequence[Fault], led: Sequence[Leader], end: int) -> str:
         groups = fault.resolved.get("groups", ())
         if before is not None and [before] in groups:
             return f"lost their leader to a partition{lasted}"
-        return f"were split, {words.listed(['+'.join(group) for group in groups]).replace(', ', ' from ')},{lasted}".rstrip(
-            ","
-        )
+        sides = " from ".join(words.listed(group) for group in groups)
+        return f"were split, {sides},{lasted}" if lasted else f"were split, {sides}"
     if fault.kind == "link-down":
         links = fault.resolved.get("links", ())
         return f"lost {_links(links)}{lasted}"
@@ -157,7 +156,7 @@ def _ordeal(faults: Sequence[Fault], led: Sequence[Leader], end: int) -> str:
         return f"had {who} killed" + (
             f" and started again after {words.span(round(_lasted(fault), -7))}" if fault.healed else ""
         )
-    return f"went through a fault, {fault.kind},{lasted}".rstrip(",")
+    return f"went through a fault of kind {fault.kind}{lasted}"
 
 
 def _noun(fault: Fault) -> str:
@@ -174,7 +173,8 @@ def _noun(fault: Fault) -> str:
 
 
 def _links(links: Sequence[str]) -> str:
-    return f"the link {links[0]}" if len(links) == 1 else f"the links {words.listed(links, 2)}"
+    names = [words.unbroken(link) for link in links]
+    return f"the link {names[0]}" if len(names) == 1 else f"the links {words.listed(names, 2)}"
 
 
 def _change(faults: Sequence[Fault], led: Sequence[Leader]) -> tuple[Fault, Leader] | None:

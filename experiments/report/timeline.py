@@ -134,7 +134,10 @@ def build(
     ]
     data = {
         "end": end // MS,
-        "counts": {"width": counts.width // MS, "ok": counts.ok, "fail": counts.fail, "info": counts.info},
+        "counts": {
+            "width": counts.width // MS,
+            **{name: [round(rate) for rate in counts.rates(getattr(counts, name))] for name in ("ok", "fail", "info")},
+        },
         "latency": {
             "width": latency.width // MS,
             **{
@@ -146,7 +149,6 @@ def build(
             track.node: [[bar.start, bar.start + bar.width, bar.role, bar.term] for bar in track.bars]
             for track in tracks
         },
-        "behind": behind,
     }
     return Timeline(end // MS, ticks, windows(faults, end), panels, tracks, data)
 
@@ -183,9 +185,7 @@ def label(fault: Fault) -> str:
 
 
 def _throughput(counts: Counts, end: int, asked: float | None) -> Panel:
-    per_second = words.SECOND / counts.width
-    rates = [number * per_second for number in counts.ok]
-    # The last bin may be cut short by the end of the run.
+    rates = counts.rates(counts.ok)
     top = max([*rates, asked or 0, 1]) * 1.06
     height = 104
     line = _steps([_y(rate, top, height) for rate in rates], counts.width, end)
@@ -226,7 +226,8 @@ def _latency(operations: Sequence[Operation], latency: Latencies, end: int) -> P
         dots[kind].append(f"M{one.invoke // MS} {y(took):.0f}{mark}")
     shapes = [Shape("dots", kind, "".join(paths)) for kind, paths in dots.items() if paths]
     labels: list[Label] = []
-    for rank in RANKS:
+    # The slowest first, so that its label stays on top where it is no slower than the 99th percentile.
+    for rank in reversed(RANKS):
         heights = [None if value is None else y(value) for value in latency.ranks[rank]]
         shapes.append(Shape("line", RANK_NAMES[rank], _joined(heights, latency.width, end)))
         known = [value for value in heights if value is not None]
@@ -240,23 +241,25 @@ def _latency(operations: Sequence[Operation], latency: Latencies, end: int) -> P
 
 
 def _errors(counts: Counts, end: int) -> Panel:
+    unit = "operations per second that failed, or whose outcome is unknown"
+    if not any(counts.fail) and not any(counts.info):
+        return Panel("errors", "Errors", unit, 14, [Tick(14, "0")], [], [Label("none", "asked", 10)])
     height = 46
-    per_second = words.SECOND / counts.width
-    stacked = [fail + info for fail, info in zip(counts.fail, counts.info, strict=True)]
-    top = max(max(stacked, default=0) * per_second, 1.0) * 1.06
+    failed, unknown = counts.rates(counts.fail), counts.rates(counts.info)
+    top = max(map(sum, zip(failed, unknown, strict=True))) * 1.06
     width, shapes = counts.width // MS, []
     gap = max(1, round(width * 0.12))
-    for series, below, numbers in (("fail", [0] * len(stacked), counts.fail), ("info", counts.fail, counts.info)):
+    for series, below, numbers in (("fail", [0.0] * len(failed), failed), ("info", failed, unknown)):
         bars = [
-            f"M{slot * width + gap} {_y(base * per_second, top, height):.1f}"
-            f"V{_y((base + number) * per_second, top, height):.1f}h{width - 2 * gap}"
-            f"V{_y(base * per_second, top, height):.1f}Z"
+            f"M{slot * width + gap} {_y(base, top, height):.1f}"
+            f"V{_y(base + number, top, height):.1f}h{width - 2 * gap}"
+            f"V{_y(base, top, height):.1f}Z"
             for slot, (base, number) in enumerate(zip(below, numbers, strict=True))
             if number
         ]
         shapes.append(Shape("bars", series, "".join(bars)))
     labels = [Label("failed", "fail", height * 0.75), Label("unknown", "info", height * 0.3)]
-    labels = [one for one in labels if sum(getattr(counts, one.series))] or [Label("none", "asked", height - 4)]
+    labels = [one for one in labels if any(getattr(counts, one.series))]
     return Panel(
         "errors",
         "Errors",

@@ -16,6 +16,8 @@ _COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 def span(nanoseconds: float) -> str:
     """A length of time to three figures at most: ``1.84 ms``, ``334 ms``, ``6 s``."""
+    if nanoseconds == 0:
+        return f"0{THIN}s"
     for factor, unit in ((SECOND, "s"), (MILLISECOND, "ms"), (1_000, "µs")):
         value = nanoseconds / factor
         if abs(value) >= (0.9995 if unit != "µs" else 0):
@@ -64,6 +66,11 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     if len(some) > most:
         return f"{', '.join(some[:most])} and {len(some) - most} more"
     return some[0] if len(some) == 1 else f"{', '.join(some[:-1])} and {some[-1]}" if some else "none"
+
+
+def unbroken(name: str) -> str:
+    """A name in which no line ends: word joiners (Unicode U+2060) about its hyphens."""
+    return name.replace("-", "\u2060-\u2060")
 
 
 def rate(bits_per_second: float) -> str:
