@@ -11,10 +11,13 @@ import importlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from apps.process import Process
 from apps.runtime.config import Config, ConfigError, parameters
+
+if TYPE_CHECKING:
+    from apps.raft import Raft
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def kind_of(config: Config) -> Kind:
     return build(config)
 
 
-def _raft(config: Config) -> Kind:
+def raft(config: Config, core: type[Raft] | None = None) -> Kind:
+    """A Raft node; ``core``: another class than ours with its constructor, for a kind of one's own."""
     from apps import kv
     from apps.raft import Message, Raft, RaftConfig, Record
 
@@ -61,7 +65,7 @@ def _raft(config: Config) -> Kind:
     settings = parameters(config, RaftConfig)
     return Kind(
         protocol="raft",
-        make=lambda: Raft(config.node, config.nodes, settings, _random(config)),
+        make=lambda: (core or Raft)(config.node, config.nodes, settings, _random(config)),
         message=Message,
         record=Record,
         command=kv.Command,
@@ -97,7 +101,7 @@ def _flood(config: Config) -> Kind:
     )
 
 
-_KINDS: dict[str, Callable[[Config], Kind]] = {"raft": _raft, "client": _client, "flood": _flood}
+_KINDS: dict[str, Callable[[Config], Kind]] = {"raft": raft, "client": _client, "flood": _flood}
 
 
 def _random(config: Config) -> random.Random:
