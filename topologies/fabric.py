@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -370,17 +370,19 @@ class Fabric(Mininet):
         if self._controller is None:
             return
         reconnected = False
-        while missing := [name for name, connected in self.connected().items() if not connected]:
+        while (connections := _connections(self._controller_port)).established < len(self.plan.switches):
             if time.monotonic() > deadline:
+                missing = [name for name, connected in self.connected().items() if not connected]
                 raise FabricError(
                     f"{', '.join(missing)} did not connect to a controller at {self._controller} in time: "
                     "is it running, in this sandbox?"
                 )
-            if not reconnected and _listens(self._controller_port):
-                # The switches may be sitting out the second after an attempt that came too early.
+            if connections.listening and not reconnected:
+                # The switches may be sitting out the seconds after an attempt that came too early. Naming the same
+                # controller again would leave them there; a new one is dialled at once.
                 with _typed_errors():
-                    switches = [self.plan.switch(name) for name in missing]
-                    self._running().configure(openvswitch.controllers(switches, self._controller))
+                    self._running().configure(openvswitch.controllers(self.plan.switches, None))
+                    self._running().configure(openvswitch.controllers(self.plan.switches, self._controller))
                 reconnected = True
             await asyncio.sleep(0.01)
 
@@ -422,11 +424,25 @@ def _port_of(controller: str | None) -> int:
     return int(match[1])
 
 
-def _listens(port: int) -> bool:
-    """Whether anything here listens on a TCP port, without connecting to it (proc(5), /proc/net/tcp)."""
+class _Connections(NamedTuple):
+    listening: bool
+    established: int
+
+
+def _connections(port: int) -> _Connections:
+    """Who listens on a TCP port here, and how many are connected to it (proc(5), /proc/net/tcp).
+
+    Open vSwitch's database would say the latter too, but is brought up to date every five seconds only.
+    """
     with open("/proc/thread-self/net/tcp") as table:
-        rows = [line.split() for line in table]
-    return any(row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port for row in rows[1:])
+        rows = [line.split()[1:4] for line in table][1:]
+    ends = [
+        (int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16), state) for local, remote, state in rows
+    ]
+    return _Connections(
+        any(local == port and state == "0A" for local, _, state in ends),
+        sum(remote == port and state == "01" for _, remote, state in ends),
+    )
 
 
 @contextmanager
