@@ -53,7 +53,10 @@ def write_run(folder: Path, kind: str, *, seed: int = 7, duration: int = 20, rat
         }
 
     (folder / "manifest.json").write_text(json.dumps(_manifest(kind, seed, length, rate, faults), indent=1))
-    _write_lines(folder / "history.jsonl", history)
+    if kind == "died":
+        _write_client_traces(folder, history)
+    else:
+        _write_lines(folder / "history.jsonl", history)
     _write_lines(folder / "faults.jsonl", steps)
     for name, files in traces.items():
         (folder / "nodes" / name / "trace").mkdir(parents=True)
@@ -63,6 +66,19 @@ def write_run(folder: Path, kind: str, *, seed: int = 7, duration: int = 20, rat
         results = _results(kind, operations, strike, heal, elected)
         (folder / "results.json").write_text(json.dumps(results, indent=1))
     return folder
+
+
+def _write_client_traces(folder: Path, history: list[dict[str, Any]]) -> None:
+    """What clients leave before anybody has merged it."""
+    for number in range(5):
+        lines: list[dict[str, Any]] = []
+        for event in history:
+            if event["process"] != "nemesis" and event["process"] % 5 == number:
+                line = {name: value for name, value in event.items() if name not in ("index", "time")}
+                lines.append({"time": EPOCH + event["time"]} | line)
+        trace = folder / "clients" / f"c{number + 1}" / "trace"
+        trace.mkdir(parents=True)
+        _write_lines(trace / "history.ndjson", lines)
 
 
 def _write_lines(path: Path, lines: Sequence[Any]) -> None:
@@ -272,7 +288,7 @@ def _history(operations: list[dict[str, Any]], strike: int, heal: int, kind: str
         if one["type"] == "info":
             done["error"] = "timeout"
         elif one["type"] == "fail":
-            done["error"] = "precondition-failed"
+            done["error"] = f"{one['key']} has another value"
         events.append(done)
     fault = {"impaired": "packet", "killed": "kill"}.get(kind, "partition")
     for time, f in ((strike, f"start-{fault}"), (heal, f"stop-{fault}")):

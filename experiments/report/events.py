@@ -15,6 +15,9 @@ from experiments.report.record import Event, FaultStep, Leader, Record, TraceEve
 #: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
 DOWN = "down"
 
+#: The errors of `apps.workload` that say that nobody answered.
+NO_ANSWER = ("timeout", "no leader")
+
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
     """One operation of a client. ``type`` is ``ok``, ``fail`` or ``info``; ``complete`` is None without a record."""
@@ -30,7 +33,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
     @property
     def refused(self) -> bool:
         """Answered, and the answer is no: a compare-and-set that found another value. Nothing is broken by it."""
-        return self.type == "fail" and self.f == "cas"
+        return self.type == "fail" and self.f == "cas" and self.error not in NO_ANSWER
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -157,7 +157,7 @@ def read_record(run: Path) -> Record:
     missing: list[str] = []
     manifest = _document(run / "manifest.json", Manifest, missing, "what was run, and on what, is not known")
     results = _document(run / "results.json", Results, missing, "the run ended before it was judged")
-    history = _lines(run / "history.jsonl", Event, missing, "no operation was recorded")
+    history = _history(run, manifest.epoch if manifest else None, missing)
     faults = _lines(run / "faults.jsonl", FaultStep, missing, "no fault was recorded")
     traces = {
         folder.parent.name: [_lines(file, TraceEvent, missing, "") for file in _by_incarnation(folder)]
@@ -166,6 +166,18 @@ def read_record(run: Path) -> Record:
     if not any(files for files in traces.values()):
         missing.append("nodes/*/trace: not there; who led when is not known from the nodes themselves")
     return Record(run.name, manifest or Manifest(), history, faults, traces, results, missing)
+
+
+def _history(run: Path, epoch: int | None, missing: list[str]) -> list[Event]:
+    """The merged history; of a run that died before it was made, what each client had recorded."""
+    parts = sorted(run.glob("clients/*/trace/history.ndjson"))
+    if (run / "history.jsonl").exists() or epoch is None or not parts:
+        return _lines(run / "history.jsonl", Event, missing, "no operation was recorded")
+    events = [event for part in parts for event in _lines(part, Event, missing, "")]
+    events.sort(key=lambda event: event.time)
+    missing.append("history.jsonl: not there; operations are shown as each client recorded them")
+    # Clients write times of the machine's clock.
+    return [msgspec.structs.replace(event, time=event.time - epoch) for event in events]
 
 
 def _by_incarnation(folder: Path) -> list[Path]:

@@ -23,6 +23,9 @@ MS = words.MILLISECOND
 #: Fewer entries than this behind the furthest node are what replication always costs.
 NOTICEABLY_BEHIND = 10
 
+#: Pixels of the time axis on paper.
+NARROW = 560
+
 RANK_NAMES = {50: "p50", 95: "p95", 99: "p99", 100: "max"}
 
 
@@ -161,10 +164,16 @@ def windows(faults: Sequence[Fault], end: int) -> list[Window]:
             continue
         start = fault.applied.t / MS
         until = (fault.healed.t if fault.healed else end) / MS
-        busy = {window.row for window in placed if window.end > start}
+        text = label(fault)
+        busy = {window.row for window in placed if max(window.end, window.start + _label_length(window, end)) > start}
         row = next(row for row in range(len(placed) + 1) if row not in busy)
-        placed.append(Window(fault.index, start, max(until, start + 1), label(fault), row))
+        placed.append(Window(fault.index, start, max(until, start + 1), text, row))
     return placed
+
+
+def _label_length(window: Window, end: int) -> float:
+    """Milliseconds of the axis that the label of a window takes, on a page that is not wide."""
+    return (len(window.label) + 4) * 7 / NARROW * end / MS
 
 
 def label(fault: Fault) -> str:
