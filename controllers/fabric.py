@@ -123,10 +123,11 @@ class Fabric(library.App):
     @on(ofp_event.EventOFPErrorMsg, MAIN)
     def _on_error(self, event: Any) -> None:
         message = event.msg
-        if name := self._names.get(message.datapath.id):
+        if self._connection(message.datapath):
+            name = self._names[message.datapath.id]
             kind = ofproto.ofp_error_type_to_str(message.type)
             code = ofproto.ofp_error_code_to_str(message.type, message.code)
-            self._report(status.Refused(time.monotonic_ns(), name, f"{kind} {code}"))
+            self._carry_out(self._reconciler.refused(time.monotonic_ns(), name, f"{kind} {code}"))
 
     def _connection(self, datapath: Any) -> _Connection | None:
         """What is under way on ``datapath``, unless its switch is not ours or has connected anew since."""

@@ -129,11 +129,18 @@ def groups_request(datapath: Any) -> Any:
 
 
 def read_flows(body: Iterable[Any]) -> list[Flow]:
-    """The flows in a reply to `flows_request`, as we would have written them."""
-    return [_read_flow(description) for description in body]
+    """The flows in a reply to `flows_request`, as we would have written them.
+
+    Those that match by masks we never use are left out, and so left where they are.
+    """
+    return [flow for description in body if (flow := _read_flow(description))]
 
 
-def _read_flow(description: Any) -> Flow:
+def _read_flow(description: Any) -> Flow | None:
+    try:
+        match = tuple(sorted((field, _prefix(value)) for field, value in description.match.items()))
+    except ValueError:
+        return None
     actions: tuple[Action, ...] = ()
     goto = None
     for instruction in description.instructions:
@@ -141,13 +148,13 @@ def _read_flow(description: Any) -> Flow:
             actions = tuple(_read_action(action) for action in instruction.actions)
         elif isinstance(instruction, parser.OFPInstructionGotoTable):
             goto = instruction.table_id
-    match = tuple(sorted((field, _prefix(value)) for field, value in description.match.items()))
     return Flow(description.table_id, description.priority, match, actions, goto, description.cookie)
 
 
 def _prefix(value: Any) -> int | str:
+    """An address and its mask as a prefix; ValueError for a masked anything else."""
     if isinstance(value, tuple):
-        return str(ipaddress.ip_network("/".join(map(str, value))))
+        return str(ipaddress.IPv4Network("/".join(map(str, value))))
     return value
 
 

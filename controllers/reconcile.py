@@ -65,6 +65,7 @@ class _Side:
         self.ways: Routes | None = None  # the routes it was last sent, None before it was sent any,
         self.routed = Program()  # and what realises them; the rest it holds never changes
         self.awaiting: int | None = None  # the token of the last barrier sent and not yet confirmed
+        self.refused = False
         self.changes = 0
 
 
@@ -112,6 +113,15 @@ class Reconciler:
             return []
         side.awaiting = None
         return [*self._becomes_ready(now, side), *self._perhaps_repaired(now)]
+
+    def refused(self, now: int, name: str, reason: str) -> list[Effect]:
+        """The switch answered something it was sent with an error: what it holds is no longer known to be right.
+
+        It is still sent what changes, but neither it nor a repair is called done until it has connected anew.
+        """
+        side = self._sides[name]
+        side.ready, side.refused = False, True
+        return [Report(status.Refused(now, name, reason))]
 
     def disconnected(self, now: int, name: str) -> list[Effect]:
         side = self._sides[name]
@@ -166,7 +176,7 @@ class Reconciler:
         return effects + self._perhaps_repaired(now)
 
     def _becomes_ready(self, now: int, side: _Side) -> list[Effect]:
-        if side.ready:
+        if side.ready or side.refused:
             return []
         side.ready = True
         ready = tuple(name for name, each in self._sides.items() if each.ready)
@@ -175,7 +185,7 @@ class Reconciler:
     def _perhaps_repaired(self, now: int) -> list[Effect]:
         since = self._repairing_since
         connected = (side for side in self._sides.values() if side.connected)
-        if since is None or any(side.ways is None or side.awaiting is not None for side in connected):
+        if since is None or any(side.ways is None or side.awaiting is not None or side.refused for side in connected):
             return []
         self._repairing_since = None
         return [Report(status.Repaired(now, since, tuple(sorted(self._dead)), self._repair_changes))]

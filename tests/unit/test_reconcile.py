@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections import deque
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.pipeline import Program, programs
 from controllers.reconcile import Effect, Read, Reconciler, Report, Send
-from controllers.status import Disconnected, Event, LinkDown, LinkUp, Ready, Repaired
+from controllers.status import Disconnected, Event, LinkDown, LinkUp, Ready, Refused, Repaired, read
 from tests.unit.fake_switch import FakeFabric
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
@@ -36,7 +37,7 @@ class Network:
     def connect(self, *names: str) -> None:
         for name in names:
             self.queues[name].clear()
-            self._take(self.reconciler.connected(self._tick(), name, self.fabric.live_ports(name)))
+            self.take(self.reconciler.connected(self._tick(), name, self.fabric.live_ports(name)))
 
     def connect_all(self) -> None:
         self.connect(*self.fabric.switches)
@@ -44,7 +45,7 @@ class Network:
 
     def disconnect(self, name: str) -> None:
         self.queues[name].clear()
-        self._take(self.reconciler.disconnected(self._tick(), name))
+        self.take(self.reconciler.disconnected(self._tick(), name))
 
     def set_link(self, name: str, up: bool) -> None:
         """Both ends report, one after the other, unless nothing changed."""
@@ -54,25 +55,25 @@ class Network:
         link = self.fabric.plan.link(name)
         for end in (link.a, link.b):
             if end.node in self.fabric.switches:
-                self._take(self.reconciler.port_changed(self._tick(), end.node, end.port, up))
+                self.take(self.reconciler.port_changed(self._tick(), end.node, end.port, up))
 
     def deliver(self, name: str) -> None:
         """Let the switch answer the oldest thing it was sent."""
         switch = self.fabric.switches[name]
         match self.queues[name].popleft():
             case Read():
-                self._take(self.reconciler.described(self._tick(), name, switch.program))
+                self.take(self.reconciler.described(self._tick(), name, switch.program))
             case Send(_, changes, token):
                 for change in changes:
                     switch.apply(change)
-                self._take(self.reconciler.confirmed(self._tick(), name, token))
+                self.take(self.reconciler.confirmed(self._tick(), name, token))
 
     def settle(self) -> None:
         while waiting := [name for name, queue in self.queues.items() if queue]:
             self.deliver(waiting[0])
 
     def hurry(self) -> None:
-        self._take(self.reconciler.hurry(self._tick()))
+        self.take(self.reconciler.hurry(self._tick()))
 
     def holds(self, dead: set[str]) -> bool:
         wanted = programs(self.fabric.plan, dead)
@@ -82,7 +83,8 @@ class Network:
         self.now += 1
         return self.now
 
-    def _take(self, effects: list[Effect]) -> None:
+    def take(self, effects: list[Effect]) -> None:
+        """Take note of what the reconciler wants done."""
         for effect in effects:
             if isinstance(effect, Report):
                 self.reported.append(effect.event)
@@ -216,3 +218,30 @@ def test_a_switch_that_never_answers_keeps_a_repair_from_being_reported_until_it
     assert not any(isinstance(event, Repaired) for event in network.reported)
     network.disconnect("leaf2")
     assert any(isinstance(event, Repaired) for event in network.reported)
+
+
+def test_a_switch_that_refuses_a_message_is_not_called_ready_nor_its_repair_done() -> None:
+    network = Network(FakeFabric(LeafSpine(2, 2, 1)))
+    network.connect("leaf1")
+    network.deliver("leaf1")
+    network.take(network.reconciler.refused(1, "leaf1", "OFPET_GROUP_MOD_FAILED OFPGMFC_OUT_OF_GROUPS"))
+    network.connect("leaf2", "spine1", "spine2")
+    network.settle()
+    network.set_link("leaf1-spine1", up=False)
+    network.settle()
+    assert any(isinstance(event, Refused) for event in network.reported)
+    assert {event.switch for event in network.reported if isinstance(event, Ready)} == {"leaf2", "spine1", "spine2"}
+    assert not any(isinstance(event, Repaired) for event in network.reported)
+    assert network.holds({"leaf1-spine1"}), "it is sent what changes all the same"
+    network.connect("leaf1")
+    network.settle()
+    assert {type(event) for event in network.reported[-2:]} == {Ready, Repaired}
+
+
+def test_a_status_file_is_read_up_to_the_line_that_is_still_being_written() -> None:
+    events = [Ready(5, "leaf1", 3, ("leaf1",)), LinkDown(6, "leaf1-spine1"), Repaired(7, 6, ("leaf1-spine1",), 2)]
+    lines = [msgspec.json.encode(event) + b"\n" for event in events]
+    assert b'"event":"link_down"' in lines[1]
+    assert read(b"".join(lines)) == events
+    assert read(b"".join(lines)[:-1]) == events[:-1]
+    assert read(b"") == []

@@ -1,0 +1,303 @@
+"""The controller on real Open vSwitch: what the fabric does while links and controllers fail."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controllers import status
+from controllers.pipeline import FABRIC_COOKIE
+from topologies.fabric import Fabric
+from topologies.leaf_spine import LeafSpine
+from topologies.plan import FAULT_COOKIE, FabricPlan
+from topologies.sandbox import Sandbox
+
+pytestmark = pytest.mark.network
+
+#: What a run may wait for anything on a machine that does other things too, in seconds.
+PATIENCE = 30.0
+
+FLOWS = 8
+SPACING_S = 0.004
+
+
+class Lab:
+    """Lives in the sandbox: a fabric of ``plan``, its controller, and traffic."""
+
+    def __init__(self, plan: FabricPlan, folder: Path, *how: str) -> None:
+        """``how`` starts the controller: the library for our launcher, or Python's arguments."""
+        self.plan = plan
+        self.fabric = Fabric(plan, log_directory=folder)
+        self.status = folder / "controller.jsonl"
+        self.plan_file = folder / "plan.json"
+        self.plan_file.write_bytes(plan.to_json())
+        if len(how) == 1:
+            files = ("--plan", str(self.plan_file), "--status", str(self.status))
+            how = ("-m", "controllers.launch", *files, "--library", *how)
+        self.argv = [sys.executable, *how]
+        self.start_controller()
+
+    def start_controller(self) -> None:
+        variables = {"SPLITBRAIN_PLAN": str(self.plan_file), "SPLITBRAIN_STATUS": str(self.status)}
+        self.controller = subprocess.Popen(self.argv, env=os.environ | variables)
+
+    def kill_controller(self) -> None:
+        self.controller.kill()
+        self.controller.wait()
+
+    async def build(self) -> None:
+        self.fabric.start()
+        await self.fabric.wait_ready(PATIENCE)
+
+    def events(self) -> list[status.Event]:
+        return status.read(self.status.read_bytes()) if self.status.exists() else []
+
+    async def unreachable(self) -> list[tuple[str, str]]:
+        """The pairs of hosts of which one does not get all of five probes, on ports of their own, from the other."""
+        pairs = list(itertools.permutations([host.name for host in self.plan.hosts], 2))
+        cells = await self.fabric.prober.measure(pairs, probes=5, timeout=1.0)
+        return [pair for pair in pairs if cells[pair].arrived < 5]
+
+    def pings(self, host: str, address: str) -> bool:
+        return self.fabric.spawn(host, ["ping", "-q", "-c", "1", "-W", "2", address], stdout=-3).wait() == 0
+
+    def cut(self, link: str) -> None:
+        self.fabric.dataplane.cut(link)
+
+    def restore(self, link: str) -> None:
+        self.fabric.dataplane.restore(link)
+
+    def drop(self, receiver: str, sender: str) -> None:
+        self.grudge = self.fabric.dataplane.drop({receiver: {sender}})
+
+    def lift(self) -> None:
+        self.grudge.lift()
+
+    def flows(self, switch: str) -> str:
+        return self._ofctl("dump-flows", switch)
+
+    def delete_flows(self, switch: str, match: str) -> None:
+        self._ofctl("del-flows", switch, match)
+
+    def _ofctl(self, *words: str) -> str:
+        argv = ["ovs-ofctl", "-O", "OpenFlow15", *words]
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    def spread(self, kind: int, flows: int) -> dict[str, float]:
+        """Open that many connections (SOCK_STREAM) or send that many datagrams from h1 to the last host; the share of
+        leaf1's packets that each uplink took."""
+        first, last = self.plan.hosts[0], self.plan.hosts[-1]
+        with self.fabric.inside(last.name):
+            sink = socket.socket(socket.AF_INET, kind)
+            sink.bind((last.ip, 9000))
+        if kind == socket.SOCK_STREAM:
+            sink.listen(flows)
+        uplinks = [f"leaf1>{switch.name}" for switch in self.plan.by_role("spine")]
+        before = self.fabric.link_counters()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(sink)
+            with self.fabric.inside(first.name):
+                sources = [stack.enter_context(socket.socket(socket.AF_INET, kind)) for _ in range(flows)]
+            for source_port, source in enumerate(sources, 20_000):
+                source.bind((first.ip, source_port))
+                source.connect((last.ip, 9000))
+                for _ in range(4 if kind == socket.SOCK_DGRAM else 0):
+                    source.send(bytes(100))
+                time.sleep(0.0005)
+            time.sleep(0.2)
+        after = self.fabric.link_counters()
+        taken = {uplink: after[uplink].packets - before[uplink].packets for uplink in uplinks}
+        return {uplink: packets / sum(taken.values()) for uplink, packets in taken.items()}
+
+    def pump(self, seconds: float, at: float = 0.0, action: str = "", *args: str) -> dict[str, float]:
+        """Send `FLOWS` flows of datagrams from h1 to the last host, `SPACING_S` apart, and call ``action`` meanwhile.
+
+        Returns the longest silence of any flow and of the sender itself, in milliseconds, how many were lost, and how
+        many of these because the machine gave the switches no time: they never left the ports' sockets (ss(8), -m).
+        """
+        first, last = self.plan.hosts[0], self.plan.hosts[-1]
+        with contextlib.ExitStack() as stack:
+            with self.fabric.inside(last.name):
+                sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sink.bind((last.ip, 9001))
+            sink.setblocking(False)
+            sources = []
+            with self.fabric.inside(first.name):
+                for source_port in range(21_000, 21_000 + FLOWS):
+                    source = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    source.bind((first.ip, source_port))
+                    source.connect((last.ip, 9001))
+                    sources.append(source)
+            overrun = _overruns()
+            timer = threading.Timer(at, getattr(self, action, lambda: None), args)
+            timer.start()
+            start = sent_at = time.monotonic()
+            heard = [start] * FLOWS
+            silence = stall = 0.0
+            sent = received = 0
+            while (now := time.monotonic()) < start + seconds + 0.3:
+                if sent_at + SPACING_S <= now < start + seconds:
+                    stall, sent_at = max(stall, now - sent_at), now
+                    for number, source in enumerate(sources):
+                        source.send(bytes([number]))
+                    sent += FLOWS
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        number = sink.recv(16)[0]
+                        now = time.monotonic()
+                        silence, heard[number] = max(silence, now - heard[number]), now
+                        received += 1
+                time.sleep(0.0003)
+            timer.join()
+            silence = max(silence, start + seconds - min(heard))
+        return {
+            "silence_ms": silence * 1e3,
+            "stall_ms": stall * 1e3,
+            "lost": sent - received,
+            "overrun": _overruns() - overrun,
+        }
+
+
+def _overruns() -> int:
+    listed = subprocess.run(["ss", "-0", "-n", "-m"], check=True, capture_output=True, text=True).stdout
+    return sum(map(int, re.findall(r",d(\d+)\)", listed)))
+
+
+Start = Callable[..., Sandbox]
+
+
+def wait_for(lab: Sandbox, wanted: Callable[[list[status.Event]], Any], after: int = 0) -> Any:
+    """What ``wanted`` makes of the events from number ``after`` on, once it is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := wanted(events := lab.call_sync("events")[after:])):
+        assert time.monotonic() < deadline, f"waited in vain: {events}"
+        time.sleep(0.01)
+    return found
+
+
+def all_ready(plan: FabricPlan) -> Callable[[list[status.Event]], list[status.Ready]]:
+    """All of the switches' `status.Ready`, once the last of them is there."""
+
+    def wanted(events: list[status.Event]) -> list[status.Ready]:
+        ready = [event for event in events if isinstance(event, status.Ready)]
+        return ready if ready and len(ready[-1].ready) == len(plan.switches) else []
+
+    return wanted
+
+
+def repaired(*dead: str) -> Callable[[list[status.Event]], status.Repaired | None]:
+    def wanted(events: list[status.Event]) -> status.Repaired | None:
+        done = (event for event in events if isinstance(event, status.Repaired) and event.dead == dead)
+        return next(done, None)
+
+    return wanted
+
+
+PLAN = LeafSpine(4, 2, 2)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One fabric for several tests, which leave it whole."""
+    folder = tmp_path_factory.mktemp("lab")
+    with Sandbox(Lab, PLAN, folder, "ryu", out=folder) as lab:
+        lab.call_sync("build")
+        wait_for(lab, all_ready(PLAN))
+        yield lab
+
+
+@pytest.mark.parametrize("library", ["ryu", "os_ken"])
+def test_all_pairs_reach_each_other_and_every_gateway_under_either_library(
+    sandbox: Start, tmp_path: Path, library: str
+) -> None:
+    plan = LeafSpine(2, 3, 2)
+    lab = sandbox(Lab, plan, tmp_path, library)
+    lab.call_sync("build")
+    listening, *_ = lab.call_sync("events")
+    assert (listening.library, listening.address) == (library, "127.0.0.1:6653")
+    assert all(event.changes > 0 for event in wait_for(lab, all_ready(plan)))
+    assert lab.call_sync("unreachable") == []
+    assert all(lab.call_sync("pings", "h1", host.gateway) for host in plan.hosts)
+
+
+def test_ryus_own_manager_loads_the_application_by_its_path(sandbox: Start, tmp_path: Path) -> None:
+    application = Path(__file__).parents[2] / "controllers" / "fabric.py"
+    start = "import controllers.library; from ryu.cmd.manager import main; main()"
+    lab = sandbox(Lab, LeafSpine(1, 2, 1), tmp_path, "-c", start, str(application))
+    lab.call_sync("build")
+    wait_for(lab, all_ready(LeafSpine(1, 2, 1)))
+    assert lab.call_sync("unreachable") == []
+
+
+def test_datagrams_and_connections_spread_over_the_spines_by_their_ports(lab: Sandbox) -> None:
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        shares = lab.call_sync("spread", kind, 256)
+        assert min(shares.values()) >= 0.15, shares
+
+
+def test_dead_links_near_and_far_are_repaired_around_and_taken_back_when_they_return(lab: Sandbox) -> None:
+    for link in ("leaf1-spine1", "leaf2-spine2"):
+        seen = len(lab.call_sync("events"))
+        gap = lab.call_sync("pump", 1.5, 0.5, "cut", link)
+        assert gap["silence_ms"] < 500, gap
+        report = wait_for(lab, repaired(link), seen)
+        assert report.changes <= 4
+        assert lab.call_sync("unreachable") == []
+        seen = len(lab.call_sync("events"))
+        gap = lab.call_sync("pump", 1.5, 0.5, "restore", link)
+        assert gap["silence_ms"] < 500, gap
+        wait_for(lab, repaired(), seen)
+    assert lab.call_sync("unreachable") == []
+
+
+def test_killing_the_controller_loses_nothing_and_its_successor_sends_nothing(lab: Sandbox) -> None:
+    lab.call_sync("drop", "h1", "h4")
+    faults = _matching(FAULT_COOKIE, lab.call_sync("flows", "leaf1"))
+    flows = _matching(FABRIC_COOKIE, lab.call_sync("flows", "leaf1"))
+    assert len(faults) == 1
+    gap = lab.call_sync("pump", 1.0, 0.2, "kill_controller")
+    assert gap["lost"] <= gap["overrun"], gap
+    seen = len(lab.call_sync("events"))
+    began = time.monotonic()
+    gap = lab.call_sync("pump", 2.0, 0.2, "start_controller")
+    assert gap["lost"] <= gap["overrun"], gap
+    assert [event.changes for event in wait_for(lab, all_ready(PLAN), seen)] == [0] * len(PLAN.switches)
+    left = lab.call_sync("flows", "leaf1")
+    assert _matching(FAULT_COOKIE, left) == faults
+    assert _matching(FABRIC_COOKIE, left) == flows
+    ages = [float(age) for age in re.findall(r"duration=([0-9.]+)s", left)]
+    assert min(ages) > time.monotonic() - began, "a flow is younger than the controller"
+    assert lab.call_sync("unreachable") == [("h4", "h1")]
+    lab.call_sync("lift")
+
+
+def test_a_controller_that_comes_back_puts_right_what_was_lost_or_failed_while_it_was_gone(lab: Sandbox) -> None:
+    lab.call_sync("kill_controller")
+    lab.call_sync("cut", "leaf2-spine3")
+    lab.call_sync("delete_flows", "leaf1", "table=2")
+    assert lab.call_sync("unreachable") != []
+    seen = len(lab.call_sync("events"))
+    lab.call_sync("start_controller")
+    wait_for(lab, repaired("leaf2-spine3"), seen)
+    wait_for(lab, all_ready(PLAN), seen)
+    assert lab.call_sync("unreachable") == []
+    lab.call_sync("restore", "leaf2-spine3")
+    wait_for(lab, repaired(), seen)
+
+
+def _matching(cookie: int, dump: str) -> list[str]:
+    """The flows of a dump whose cookie has the same upper 16 bits, without what counts up by itself."""
+    kept = [line for line in dump.splitlines() if f"cookie={cookie >> 48:#x}" in line]
+    return sorted(re.sub(r"(duration|n_packets|n_bytes|idle_age)=[^,]*,", "", line) for line in kept)
