@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from apps.journal import Journal, JournalError
+from apps.journal import Journal
 
 _Job = tuple[int, Sequence[Any]]
 
@@ -18,12 +18,11 @@ class Disk:
     """The durable log as the event loop sees it.
 
     ``done(token)`` is called in the loop when all records up to that token are on disk; one call may stand for many.
-    ``failed(error)`` is called once instead, if ever, and nothing is written any more.
+    ``failed(error)`` is called once instead, if ever, with a `JournalError` or what a bug raised, and nothing more is
+    written.
     """
 
-    def __init__(
-        self, journal: Journal[Any], done: Callable[[int], None], failed: Callable[[JournalError], None]
-    ) -> None:
+    def __init__(self, journal: Journal[Any], done: Callable[[int], None], failed: Callable[[Exception], None]) -> None:
         self._journal, self._done, self._failed = journal, done, failed
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -56,7 +55,7 @@ class Disk:
             began = time.monotonic_ns()
             try:
                 self._journal.commit(records)
-            except JournalError as error:
+            except Exception as error:
                 self._loop.call_soon_threadsafe(self._failed, error)
                 return
             self.latencies.append(time.monotonic_ns() - began)

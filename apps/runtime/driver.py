@@ -56,6 +56,8 @@ class Driver:
 
     def __init__(self, config: Config, kind: Kind) -> None:
         self._loop = asyncio.get_running_loop()
+        # asyncio's own handler would log and go on: half a step would be left undone.
+        self._loop.set_exception_handler(lambda loop, context: self._bug(context.get("exception"), context["message"]))
         self.finished: asyncio.Future[int] = self._loop.create_future()
         self._config = config
         self._journal: Journal[Any] | None = None
@@ -177,9 +179,8 @@ class Driver:
             if handled:
                 for effect in handle(now, IDLE):
                     carry_out[type(effect)](effect)
-        except Exception:
-            log.exception("%s: the process failed; this is a bug in it", self._config.node)
-            self.stop(os.EX_SOFTWARE)
+        except Exception as error:
+            self._bug(error)
             return
         self._steps += 1
         self._events += handled
@@ -233,9 +234,16 @@ class Driver:
     def _persisted(self, token: int) -> None:
         self.deliver((Persisted(token),))
 
-    def _disk_failed(self, error: JournalError) -> None:
-        log.error("%s", error)
-        self.stop(os.EX_IOERR)
+    def _disk_failed(self, error: Exception) -> None:
+        if isinstance(error, JournalError):
+            log.error("%s", error)
+            self.stop(os.EX_IOERR)
+        else:
+            self._bug(error)
+
+    def _bug(self, error: BaseException | None, what: str = "the process failed") -> None:
+        log.error("%s: %s; this is a bug in it", self._config.node, what, exc_info=error)
+        self.stop(os.EX_SOFTWARE)
 
     def _figures(self) -> tuple[dict[str, Any], list[int]]:
         syncs: list[int] = []

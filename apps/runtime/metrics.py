@@ -1,7 +1,8 @@
 """How well the machine served a process: once a second, a line of figures in ``metrics.ndjson``.
 
 A loop that wakes late runs timers late and reads its sockets late; a run in which that happened is about the machine,
-not about the protocol. So it is measured, by a timer that ought to fire every `TICK` seconds.
+not about the protocol. So it is measured, by a timer that ought to fire every `TICK` seconds. The loop counts in
+milliseconds: up to one of them is its own doing.
 
 Keys: ``t`` (monotonic ns), ``incarnation``; for the second that ended, in ns, ``loop_lag_p50``, ``loop_lag_p99``,
 ``loop_lag_max``, ``sync_p50``, ``sync_p99``, ``sync_max`` (0 without any), and their number ``syncs``; since the start
@@ -13,6 +14,7 @@ Keys: ``t`` (monotonic ns), ``incarnation``; for the second that ended, in ns, `
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+log = logging.getLogger("apps.runtime")
 
 TICK = 0.02
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -31,6 +35,7 @@ class Monitor:
     def __init__(
         self, path: Path, incarnation: int, figures: Callable[[], tuple[Mapping[str, Any], list[int]]]
     ) -> None:
+        self._path = path
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._incarnation, self._figures = incarnation, figures
@@ -69,7 +74,10 @@ class Monitor:
             **figures,
         }
         self._lags = []
-        os.write(self._fd, msgspec.json.encode(line) + b"\n")
+        try:
+            os.write(self._fd, msgspec.json.encode(line) + b"\n")
+        except OSError as error:
+            log.warning("%s: a line of figures is lost: %s", self._path, error.strerror)
 
 
 def _summary(name: str, values: list[int]) -> dict[str, int]:

@@ -237,6 +237,8 @@ class Transport:
 
     def _check(self, hello: Hello, dialled: NodeId | None) -> None:
         own = self.hello
+        if not hello.node:
+            raise FrameError("node", f"a {hello.role} without a name")
         if hello.version != own.version:
             raise FrameError("version", f"version {hello.version} of the protocol, this is version {own.version}")
         if hello.cluster != own.cluster:

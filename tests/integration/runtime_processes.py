@@ -74,12 +74,27 @@ class Pinger:
         return []
 
 
+class Watchdog:
+    """Leaves a trace when no request has come for 300 ms."""
+
+    def handle(self, now: int, event: Event) -> list[Effect]:
+        if isinstance(event, Started | Requested):
+            return [SetTimer("silence", 300_000_000)]
+        if isinstance(event, TimerFired):
+            return [Trace(Heard("nobody", 0))]
+        return []
+
+
 class PingerConfig(msgspec.Struct, kw_only=True):
     load: int = 0
 
 
 def counter(config: Config) -> Kind:
     return Kind("counter", Counter, record=str, command=int, result=int)
+
+
+def watchdog(config: Config) -> Kind:
+    return Kind("watchdog", Watchdog, command=int, result=int)
 
 
 def pinger(config: Config) -> Kind:
