@@ -104,7 +104,7 @@ class Raft:
     own; only its ``random()`` is used. Raises `ValueError` for voters that cannot be a cluster.
 
     The read-only state for observers is ``node``, ``voters``, ``role``, ``term``, ``vote``, ``leader`` (whom this node
-    takes for it, or None), ``log``, ``commit`` and ``applied``.
+    takes for it, or None), ``log``, ``commit``, ``applied`` and ``store``, the state machine.
     """
 
     Message: ClassVar[TypeAlias] = messages.Message
@@ -128,7 +128,7 @@ class Raft:
         self.leader: NodeId | None = None
         self.commit = 0
         self.applied = 0
-        self._store = kv.Store()
+        self.store = kv.Store()
 
         # What of it has reached the disk.
         self._records: list[messages.Record] = []  # to be written at the end of this step
@@ -484,9 +484,9 @@ class Raft:
         fresh = entries[held:] if held else entries
         # Only a conflict removes anything: a message that was overtaken must not take back what followed it.
         first = fresh[0].index
-        if first <= self.commit:
-            raise Contradiction(f"{self.node}: entry {first} is committed, but {self.leader} leads with another one")
         if first <= self.log.last:
+            if first <= self.commit:
+                raise Contradiction(f"{self.node}: entry {first} is committed, but {self.leader} leads with another")
             self._truncate(first)
         self._append_to_log(fresh)
 
@@ -544,7 +544,7 @@ class Raft:
             return
         entries = self.log.slice(self.applied + 1, self.commit)
         self._trace(trace.applied(entries))
-        apply = self._store.apply
+        apply = self.store.apply
         for entry in entries:
             if not entry.command:
                 continue
@@ -577,7 +577,7 @@ class Raft:
         confirmed = self._confirmed_round()
         while self._read_rounds and self._read_rounds[0].round <= confirmed:
             for request in self._read_rounds.popleft().requests:
-                self._reply(request, kv.Done(self._store.read(request.command.operation.key)))
+                self._reply(request, kv.Done(self.store.read(request.command.operation.key)))
 
     # ---- effects -------------------------------------------------------------------------------------------------
 

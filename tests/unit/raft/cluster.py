@@ -155,6 +155,10 @@ class Cluster:
         """Hand ``event`` to a node now, if it lives."""
         self._at(self.now, name, event)
 
+    def receive(self, name: str, sender: str, message: Any) -> None:
+        """Hand ``message`` to a node now: the network had kept it, or a copy of it."""
+        self.deliver(name, Received(sender, message))
+
     def write(self, name: str, key: str, value: Any) -> int:
         return self.request(name, kv.Command(f"s{self._requests}", 1, 0, kv.Write(key, value)))
 

@@ -120,7 +120,7 @@ class AppliesRetriesAgain(Raft):
     """Has no sessions: a command that was sent twice takes effect twice."""
 
     def _on_started(self, event: object) -> None:
-        self._store = _Forgetful()
+        self.store = _Forgetful()
         super()._on_started(event)  # type: ignore[arg-type]
 
 
