@@ -3,8 +3,8 @@
     with Fabric(LeafSpine(2, 3, 4)) as net:
         print(net["h1"].cmd("ip a"))
 
-It is built inside a sandbox (`topologies.sandbox`), in one thread, and the kernel removes it with the sandbox. Hosts are
-named network namespaces without a process in them; switches are bridges of the sandbox's own Open vSwitch, and the
+It is built inside a sandbox (`topologies.sandbox`), in one thread, and the kernel removes it with the sandbox. Hosts
+are named network namespaces without a process in them; switches are bridges of the sandbox's own Open vSwitch, and the
 links between them veths with both ends in the sandbox's own namespace.
 """
 
@@ -90,8 +90,8 @@ class Fabric(Mininet):
     """The network of ``plan``. Constructing it touches nothing; `start`, or ``with``, builds it; `stop` takes it away.
 
     ``datapath`` is Open vSwitch's: in the kernel (``system``), in user space (``netdev``), or ``auto``: the former
-    where the kernel can. ``controller`` is where the switches look for theirs, ``tcp:ADDRESS:PORT`` in the sandbox's own
-    namespace, or None for no one. ``log_directory`` gets Open vSwitch's logs. Whatever fails raises `FabricError`.
+    where the kernel can. ``controller`` is where the switches look for theirs, ``tcp:ADDRESS:PORT`` in the sandbox's
+    own namespace, or None for no one. ``log_directory`` gets Open vSwitch's logs. Whatever fails raises `FabricError`.
 
     Of Mininet's interface there are ``net["h1"].cmd(...)``, ``hosts``, ``switches``, ``links``, ``pingAll()``,
     ``configLinkStatus``, ``CLI(net)`` and so on; nodes cannot be added.

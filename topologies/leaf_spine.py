@@ -23,6 +23,17 @@ def LeafSpine(spines: int, leaves: int, hosts_per_leaf: int) -> FabricPlan:  # n
     prefix = min(24, 32 - (hosts_per_leaf + 2).bit_length())
     if leaves > 2 ** (prefix - HOST_BLOCK.prefixlen) - 1:
         raise PlanError(f"{leaves} leaves of {hosts_per_leaf} hosts do not fit into {HOST_BLOCK}")
+    longest = (
+        f"leaf{leaves}-eth{hosts_per_leaf + spines}",
+        f"spine{spines}-eth{leaves}",
+        f"h{leaves * hosts_per_leaf}-eth0",
+    )
+    for interface in longest:
+        if len(interface) > LONGEST_INTERFACE_NAME:
+            raise PlanError(
+                f"{spines} × {leaves} × {hosts_per_leaf} is too large: its interface {interface} would be longer than "
+                f"the {LONGEST_INTERFACE_NAME} characters Linux allows"
+            )
     subnets = HOST_BLOCK.subnets(new_prefix=prefix)
     next(subnets)  # leaf numbers start at 1, and so do the third bytes of their addresses
 
@@ -48,11 +59,7 @@ def LeafSpine(spines: int, leaves: int, hosts_per_leaf: int) -> FabricPlan:  # n
 
 
 def _link(near: str, end: End, far: str, port: int) -> Link:
-    other = End(far, f"{far}-eth{port}", port)
-    for interface in (end.interface, other.interface):
-        if len(interface) > LONGEST_INTERFACE_NAME:
-            raise PlanError(f"interface name {interface!r} is longer than {LONGEST_INTERFACE_NAME} characters")
-    return Link(f"{near}-{far}", end, other)
+    return Link(f"{near}-{far}", end, End(far, f"{far}-eth{port}", port))
 
 
 def _mac(first: int, number: int) -> str:

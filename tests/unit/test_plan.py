@@ -1,0 +1,63 @@
+"""A plan answers by name, says what it does not have, and survives its own file."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from topologies.impairment import Impairment
+from topologies.leaf_spine import LeafSpine
+from topologies.plan import FabricPlan, PlanError
+
+SIZES = st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(1, 8))
+
+
+@settings(deadline=None)
+@given(SIZES, st.integers(0, 10**9))
+def test_a_plan_read_back_from_json_is_the_same(size: tuple[int, int, int], delay: int) -> None:
+    plan = LeafSpine(*size)
+    impaired = FabricPlan(
+        plan.kind,
+        plan.switches,
+        plan.hosts,
+        plan.links,
+        plan.router_mac,
+        impairments={plan.links[0].directions[0]: Impairment(delay=delay)},
+    )
+    assert FabricPlan.from_json(impaired.to_json()) == impaired
+
+
+@settings(deadline=None)
+@given(SIZES)
+def test_both_directions_of_a_link_have_each_others_ends(size: tuple[int, int, int]) -> None:
+    plan = LeafSpine(*size)
+    for link in plan.links:
+        forth, back = link.directions
+        assert plan.ends(forth) == (link.a, link.b)
+        assert plan.ends(back) == (link.b, link.a)
+
+
+@settings(deadline=None)
+@given(SIZES)
+def test_every_link_is_found_at_both_its_nodes_and_nowhere_else(size: tuple[int, int, int]) -> None:
+    plan = LeafSpine(*size)
+    for node in {end.node for link in plan.links for end in (link.a, link.b)}:
+        assert list(plan.links_of(node)) == [link for link in plan.links if node in (link.a.node, link.b.node)]
+
+
+@pytest.mark.parametrize(
+    ("look_up", "name"),
+    [("host", "h99"), ("switch", "leaf9"), ("link", "leaf1-leaf2"), ("ends", "leaf1-spine1")],
+)
+def test_a_name_the_plan_does_not_have_is_named_beside_those_it_has(look_up: str, name: str) -> None:
+    with pytest.raises(PlanError, match=rf"{re.escape(repr(name))}; there is \w+"):
+        getattr(LeafSpine(2, 3, 4), look_up)(name)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"kind": "leaf-spine"}', b"\xff"])
+def test_what_is_not_a_plan_is_refused(data: bytes) -> None:
+    with pytest.raises(PlanError, match="not a fabric plan"):
+        FabricPlan.from_json(data)
