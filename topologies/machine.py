@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from topologies.privileges import Privileges, obstacles
+from topologies.privileges import Privileges, tun_obstacles
 from topologies.privileges import probe as probe_privileges
 from topologies.sandbox import Sandbox, SandboxError
 
@@ -216,7 +216,7 @@ def problems(machine: Machine) -> tuple[Problem, ...]:
     elif chosen["datapath"] == "netdev" or chosen["impairment"] != "netem":
         found += [
             Problem("switches and impairments in user space cannot run", reason, fatal=True)
-            for reason in obstacles(machine.privileges, tun=True)
+            for reason in tun_obstacles(machine.privileges)
         ]
     if "ryu" not in machine.libraries:
         found.append(Problem("ryu is not there", "`make setup` installs the Python environment", fatal=True))

@@ -53,7 +53,7 @@ def probe() -> Privileges:
 
 def obstacles(privileges: Privileges, *, tun: bool) -> tuple[str, ...]:
     """Every reason why a sandbox cannot be made, each with its remedy; with ``tun``, one that needs TAP devices too."""
-    return _namespaces(privileges) + (_tun(privileges) if tun else ())
+    return _namespaces(privileges) + (tun_obstacles(privileges) if tun else ())
 
 
 def explain_refusal(privileges: Privileges) -> str:
@@ -87,7 +87,8 @@ def _namespaces(privileges: Privileges) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _tun(privileges: Privileges) -> tuple[str, ...]:
+def tun_obstacles(privileges: Privileges) -> tuple[str, ...]:
+    """Why no TAP device can be had, which switches and impairments in user space need; with the remedy."""
     if not privileges.tun_exists:
         return (f"{TUN} is not there: `sudo modprobe tun`",)
     if not privileges.tun:
