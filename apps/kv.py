@@ -74,6 +74,8 @@ class Unsure(msgspec.Struct, frozen=True, array_like=True, tag="??"):
 
 Result: TypeAlias = Done | Refused | NotLeader | Unsure
 
+_DONE = Done()
+
 
 class _Session:
     """What is remembered of one client: the results of those of its commands it may still send again."""
@@ -132,17 +134,16 @@ class Store:
         return result
 
     def _execute(self, operation: Operation) -> Result:
+        key = operation.key
         match operation:
-            case Write(key, value):
-                self._values[key] = value
-                return Done()
-            case Cas(key, old, new):
-                if self._values.get(key) != old:
-                    return Refused(f"{key} has another value")
-                self._values[key] = new
-                return Done()
-            case Delete(key):
-                self._values.pop(key, None)
-                return Done()
-            case Read(key):
+            case Write():
+                self._values[key] = operation.value
+            case Read():
                 return Done(self._values.get(key))
+            case Cas():
+                if self._values.get(key) != operation.old:
+                    return Refused(f"{key} has another value")
+                self._values[key] = operation.new
+            case Delete():
+                self._values.pop(key, None)
+        return _DONE

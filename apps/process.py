@@ -19,7 +19,7 @@ What a driver promises:
 - Messages may be lost, repeated, delayed and reordered. A sender's name can be trusted, its content only as far as
   its codec goes.
 - A timer name has at most one deadline: `SetTimer` replaces it. A `TimerFired` that was overtaken by `SetTimer` or
-  `CancelTimer` is never delivered.
+  `CancelTimer` is never delivered, unless it was at hand in the step that returned them.
 
 What a process promises: `handle` is deterministic in (construction arguments, sequence of events), and never iterates
 in an order that depends on hashing.

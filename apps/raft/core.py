@@ -17,7 +17,7 @@ import enum
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -107,8 +107,8 @@ class Raft:
     takes for it, or None), ``log``, ``commit``, ``applied`` and ``store``, the state machine.
     """
 
-    Message: ClassVar[TypeAlias] = messages.Message
-    Record: ClassVar[TypeAlias] = messages.Record
+    Message: TypeAlias = messages.Message
+    Record: TypeAlias = messages.Record
 
     def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
         if node not in voters or len(set(voters)) != len(voters):
@@ -206,7 +206,10 @@ class Raft:
             self.log.extend((record,))
 
     def _on_timer(self, event: TimerFired) -> None:
-        if event.timer == HEARTBEAT:
+        leads = self.role is Role.LEADER
+        if (event.timer == HEARTBEAT) is not leads:
+            return  # it fired in the very step that cancelled it
+        if leads:
             self._on_heartbeat_due()
             return
         # Hearing from a leader does not touch the timer, only the time from which it counts.

@@ -186,12 +186,12 @@ class Cluster:
     def heal(self) -> None:
         self._blocked.clear()
 
-    def crash(self, name: str) -> None:
-        """As by ``kill -9`` and a power cut: of what was being written, some prefix is on disk."""
+    def crash(self, name: str, kept: int | None = None) -> None:
+        """As by a power cut: of the records being written, the first ``kept`` are on disk, or some random prefix."""
         node = self.nodes[name]
         node.alive = False
         unsynced = [record for persist in node.writing for record in persist.records]
-        node.durable += unsynced[: int(self.random.random() * (len(unsynced) + 1))]
+        node.durable += unsynced[: int(self.random.random() * (len(unsynced) + 1)) if kept is None else kept]
 
     def restart(self, name: str) -> None:
         node = self.nodes[name]

@@ -165,6 +165,23 @@ def answer_lost_with_the_leader(make: type[Raft]) -> tuple[Cluster, list[Any]]:
     return cluster, seen
 
 
+def power_cut(make: type[Raft]) -> tuple[Cluster, int]:
+    """A cluster of one answers a write, loses power at that moment, and comes back.
+
+    Returns the cluster and the number of a read, made then, of what was written.
+    """
+    cluster = Cluster(["n1"], PLAIN, make=make)
+    cluster.run(1000)
+    write = cluster.write("n1", "x", "precious")
+    cluster.run_until(lambda: write in cluster.replies)
+    cluster.crash("n1", kept=0)
+    cluster.restart("n1")
+    cluster.run(1000)
+    read = cluster.read("n1", "x")
+    cluster.run(10)
+    return cluster, read
+
+
 def partial_partition(config: RaftConfig, links: Iterable[tuple[str, ...]], leader: str, dead: str = "") -> Cluster:
     """Five nodes of which only ``links`` are left, after ``leader`` was elected while all could talk."""
     cluster = Cluster(["n1", "n2", "n3", "n4", "n5"], config, seed=3, conditions=Conditions(delay=(1 * MS, 3 * MS)))

@@ -3,10 +3,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from apps import kv
+from apps.raft import RaftConfig
 from tests.unit.raft.chaos import Chaos
+from tests.unit.raft.cluster import MS, Cluster, Conditions
 
 #: Some hundred more take a minute: ``python -m tests.unit.raft.chaos 600``.
 SEEDS = range(120)
@@ -17,6 +23,39 @@ SHARE = 15
 def test_no_schedule_of_faults_breaks_a_promise(first: int) -> None:
     failed = {seed: found for seed in SEEDS[first : first + SHARE] if (found := Chaos(seed).play())}
     assert failed == {}
+
+
+Action = tuple[str, Any]
+names = st.sampled_from(["n1", "n2", "n3"])
+actions = st.one_of(
+    st.tuples(st.just("run"), st.sampled_from([1, 5, 40, 400])),
+    st.tuples(st.sampled_from(["elect", "isolate", "crash", "restart", "write"]), names),
+    st.tuples(st.just("heal"), st.none()),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(actions, max_size=40), st.booleans(), st.booleans())
+def test_no_short_script_breaks_a_promise(script: list[Action], pre_vote: bool, check_quorum: bool) -> None:
+    config = RaftConfig(pre_vote=pre_vote, check_quorum=check_quorum, max_batch_entries=2)
+    cluster = Cluster(["n1", "n2", "n3"], config, conditions=Conditions(delay=(1 * MS, 8 * MS), write=(1 * MS, 8 * MS)))
+    written: list[int] = []
+    for action, argument in script:
+        match action:
+            case "heal":
+                cluster.heal()
+            case "write":
+                written.append(cluster.write(argument, "x", len(written)))
+            case "crash" if not cluster.nodes[argument].alive:
+                pass
+            case "restart" if cluster.nodes[argument].alive:
+                pass
+            case _:
+                getattr(cluster, action)(argument)
+    assert cluster.violations == []
+    present = {entry.command for entry in cluster.invariants.committed}
+    done = [number for number in written if cluster.replies.get(number) == kv.Done()]
+    assert len([command for command in present if command]) >= len(done)
 
 
 def test_clients_get_most_of_their_answers_in_spite_of_the_faults() -> None:

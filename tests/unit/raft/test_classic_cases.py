@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from apps import kv
-from apps.process import Persist, Persisted, Received, Requested, Send, SetTimer, Started, TimerFired, step
+from apps.process import Event, Persist, Persisted, Received, Requested, Send, SetTimer, Started, TimerFired, step
 from apps.raft import Contradiction, Entry, HardState, Raft, RaftConfig, RecoveryError, Role, trace
 from apps.raft.messages import (
     Append,
@@ -354,6 +354,11 @@ def test_a_cluster_of_one_answers_after_its_own_disk_and_not_before() -> None:
     assert [effect.result for effect in step(core, 203 * MS, [read]) if hasattr(effect, "result")] == [kv.Done(1)]
 
 
+def test_what_was_answered_survives_a_power_cut() -> None:
+    cluster, read = scripts.power_cut(Raft)
+    assert cluster.replies[read] == kv.Done("precious")
+
+
 def test_a_node_recovers_its_term_its_vote_and_the_log_as_it_was_last_replaced() -> None:
     records = [HardState(1, "n2"), Entry(1, 1, b"a"), Entry(2, 1, b"b"), HardState(2, "n3"), Entry(2, 2, b"c")]
     core = alone(records)
@@ -506,6 +511,16 @@ def test_the_trace_has_the_keys_its_document_names() -> None:
         "commit": {"ev", "index", "term"},
         "apply": {"ev", "first", "terms", "digests"},
     }
+
+
+def test_a_timer_that_fires_in_the_step_that_cancelled_it_is_ignored() -> None:
+    cluster = led_by("n1")
+    core = cluster.core("n1")
+    deposed: list[Event] = [Received("n2", Heartbeat(core.term + 1, 0, 1)), TimerFired("heartbeat")]
+    assert not [message for message in sent(step(core, cluster.now, deposed)) if isinstance(message, Heartbeat)]
+    leader = led_by("n1").core("n1")
+    step(leader, 10_000 * MS, [TimerFired("election")])
+    assert leader.role is Role.LEADER
 
 
 def test_strangers_are_not_heard() -> None:

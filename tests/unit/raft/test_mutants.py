@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from apps import kv
 from apps.raft import Raft
 from tests.unit.raft import mutants, scripts
 from tests.unit.raft.chaos import Chaos, load
@@ -18,7 +19,6 @@ FOUND_WITHIN = {
     mutants.ServesStaleReads: 10,
     mutants.ForgetsVote: 20,
     mutants.TruncatesWithoutConflict: 10,
-    mutants.AcksBeforeFsync: 60,
     mutants.SpeaksBeforeItWrites: 20,
     mutants.VotesTwice: 10,
     mutants.VotesForAnyLog: 10,
@@ -55,12 +55,17 @@ def test_truncating_without_a_conflict_takes_back_what_was_acknowledged() -> Non
     assert {violation.property for violation in cluster.violations} >= {"LeaderCompleteness"}
 
 
+def test_acknowledging_before_fsync_loses_what_was_answered_in_a_power_cut() -> None:
+    cluster, read = scripts.power_cut(mutants.AcksBeforeFsync)
+    assert cluster.replies[read] == kv.Done(None)
+
+
 def test_without_sessions_a_retried_write_undoes_what_came_after_it() -> None:
     _, seen = scripts.answer_lost_with_the_leader(mutants.AppliesRetriesAgain)
     assert seen == ["first", "second", "first"]
 
 
 def test_every_mutant_is_caught_by_some_test_and_has_a_class_path() -> None:
-    scripted = {mutants.CommitsOldTerms, mutants.CountsOldHeartbeats}
+    scripted = {mutants.CommitsOldTerms, mutants.CountsOldHeartbeats, mutants.AcksBeforeFsync}
     assert set(mutants.MUTANTS) == set(FOUND_WITHIN) | scripted
     assert load("tests.unit.raft.mutants:AcksEarly") is mutants.AcksEarly

@@ -1,4 +1,4 @@
-"""How many entries a second the core alone commits: three nodes in one thread, no network, no disk, no encoding.
+"""How many entries the core alone commits in a second of CPU: three nodes in one thread, no network, disk or frames.
 
 ``python -m tests.unit.raft.throughput [outstanding] [seconds]``
 """
@@ -16,7 +16,7 @@ from apps.raft import Raft, RaftConfig, Role
 
 
 def measure(outstanding: int, seconds: float) -> tuple[int, float]:
-    """Keep ``outstanding`` writes of 256 bytes under way; return how many were answered, and in how many seconds."""
+    """Keep ``outstanding`` writes of 256 bytes under way; return how many were answered, and the CPU seconds."""
     names = ["n1", "n2", "n3"]
     nodes = {name: Raft(name, names, RaftConfig(), random.Random(name)) for name in names}
     inbox: dict[str, list[Event]] = {name: [Started()] for name in names}
@@ -48,8 +48,8 @@ def measure(outstanding: int, seconds: float) -> tuple[int, float]:
     issued = outstanding
     total = 0
     inbox["n1"] += [write(number) for number in range(outstanding)]
-    started = time.perf_counter()
-    while (elapsed := time.perf_counter() - started) < seconds:
+    started = time.process_time()
+    while (elapsed := time.process_time() - started) < seconds:
         turn()
         if answered:
             total += len(answered)
@@ -63,4 +63,4 @@ def measure(outstanding: int, seconds: float) -> tuple[int, float]:
 if __name__ == "__main__":
     asked = [float(argument) for argument in sys.argv[1:]]
     count, elapsed = measure(int(asked[0]) if asked else 1000, asked[1] if len(asked) > 1 else 3.0)
-    print(f"{count / elapsed:,.0f} entries/s committed by three cores in one thread")
+    print(f"{count / elapsed:,.0f} entries committed by three nodes in a second of CPU")
