@@ -88,19 +88,17 @@ def read_history(path: Path, ignore_torn_tail: bool = False) -> History:
     """The history in ``path``, JSON lines or EDN by its suffix, else by its first characters.
 
     Raises `HistoryError`; its subclass `TornHistoryError` where the file ends in the middle of an event, unless
-    ``ignore_torn_tail``: then what was written before is the history.
+    ``ignore_torn_tail``: then what was written before is the history. Raises `OSError` when it cannot be read.
     """
     try:
         text = path.read_bytes().decode()
-    except OSError as error:
-        raise HistoryError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise HistoryError(f"{path}: not text: byte {error.start} is not UTF-8; expected JSON lines or EDN") from error
-    is_edn = path.suffix == ".edn" or (path.suffix != ".jsonl" and re.match(r'\s*\{\s*"', text) is None)
+    is_json = path.suffix in (".jsonl", ".ndjson") or (path.suffix != ".edn" and re.match(r'\s*\{\s*"', text))
     events: list[Event] = []
     lines: list[int] = []
     try:
-        for line, event in (_edn_events if is_edn else _json_events)(str(path), text):
+        for line, event in (_json_events if is_json else _edn_events)(str(path), text):
             events.append(event)
             lines.append(line)
     except TornHistoryError:
@@ -166,10 +164,16 @@ def _torn(path: str, line: int) -> TornHistoryError:
 
 
 def write_history(folder: Path, events: Sequence[Event]) -> None:
-    """Write ``history.jsonl`` and ``history.edn`` into ``folder``."""
+    """Write ``history.jsonl`` and ``history.edn`` into ``folder``, each whole or not at all."""
     encode = msgspec.json.Encoder().encode
-    (folder / "history.jsonl").write_bytes(b"".join(encode(_ordered(event)) + b"\n" for event in events))
-    (folder / "history.edn").write_text("".join(f"{to_edn(event)}\n" for event in events), encoding="utf-8")
+    _replace(folder / "history.edn", b"".join(to_edn(event).encode() + b"\n" for event in events))
+    _replace(folder / "history.jsonl", b"".join(encode(_ordered(event)) + b"\n" for event in events))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_bytes(data)
+    draft.replace(path)
 
 
 def to_edn(event: Event) -> str:
@@ -209,6 +213,62 @@ def merge(parts: Iterable[Iterable[Event]]) -> list[Event]:
 
 def _time_and_rank(keyed: tuple[int, int, Event]) -> tuple[int, int]:
     return keyed[:2]
+
+
+class _FaultStep(msgspec.Struct, frozen=True):
+    kind: str
+    step: str
+    t: int
+    asked: Any = None
+    resolved: Any = None
+    effective: bool | None = None
+
+
+class _Epoch(msgspec.Struct, frozen=True):
+    epoch: int = 0
+
+
+#: What Jepsen's nemeses call the start and the end of what they do, where it is not start-<kind> and stop-<kind>.
+_NEMESIS = {"impair": ("start-packet", "stop-packet"), "kill": ("kill", "start")}
+
+
+def merge_histories(run: Path) -> None:
+    """Write ``history.jsonl`` and ``history.edn`` of the run in ``run``, from what its clients recorded and its faults.
+
+    A last line that a killed client left unfinished is not an event. Raises `HistoryError`.
+    """
+    manifest = run / "manifest.json"
+    try:
+        epoch = msgspec.json.decode(manifest.read_bytes(), type=_Epoch).epoch
+    except msgspec.DecodeError as error:
+        raise HistoryError(f"{manifest}: not the manifest of a run: {error}") from None
+    if not epoch:
+        raise HistoryError(f"{run}: the run ended before its workload began; there is nothing to judge")
+    parts: list[list[Event]] = []
+    for path in sorted(run.glob("clients/*/trace/history.ndjson")):
+        if path.stat().st_size:
+            events = read_history(path, ignore_torn_tail=True).events
+            parts.append([msgspec.structs.replace(event, time=event.time - epoch) for event in events])
+    faults = run / "faults.jsonl"
+    if faults.exists():
+        parts.append(list(_nemesis(faults)))
+    write_history(run, merge(parts))
+
+
+def _nemesis(path: Path) -> Iterator[Event]:
+    data = path.read_bytes()
+    decode = msgspec.json.Decoder(_FaultStep).decode
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            step = decode(line)
+        except msgspec.DecodeError as error:
+            raise HistoryError(f"{path}:{number}: not a step of a fault: {error}") from None
+        start, stop = _NEMESIS.get(step.kind, (f"start-{step.kind}", f"stop-{step.kind}"))
+        if step.step in ("asked", "applied"):
+            yield Event("nemesis", "info", start, step.asked or step.resolved, step.t)
+        elif step.step == "healed":
+            yield Event("nemesis", "info", stop, None, step.t)
+            yield Event("nemesis", "info", stop, "healed" if step.effective else "not healed", step.t)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

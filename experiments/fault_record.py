@@ -1,0 +1,141 @@
+"""What became of a run's faults, from its ``faults.jsonl``: what they did, whether they did it, and whom they hit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from experiments.history import HistoryError
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One line: something that was asked, applied, proved or healed, at ``t`` from the start of the workload."""
+
+    fault: int
+    kind: str
+    step: Literal["asked", "applied", "proved", "healed"]
+    t: int
+    asked: dict[str, Any] = {}
+    resolved: dict[str, Any] = {}
+    effective: bool = False
+    expected: dict[str, dict[str, bool]] = {}
+    mismatches: list[Any] = []
+
+
+class FaultRecord(msgspec.Struct, frozen=True):
+    """The steps of one fault; None for one that was not reached."""
+
+    index: int
+    kind: str
+    asked: Step | None = None
+    applied: Step | None = None
+    proved: Step | None = None
+    healed: Step | None = None
+
+    @property
+    def struck_at(self) -> int | None:
+        return self.applied.t if self.applied else None
+
+    @property
+    def healed_at(self) -> int | None:
+        """When the heal began. The step ``healed`` is written when it has been measured, some time after."""
+        if self.healed is None:
+            return None
+        asked = self.asked.asked if self.asked else {}
+        lasted: int = asked.get("for") or 0
+        return min(self.healed.t, asked["at"] + lasted) if lasted and "at" in asked else self.healed.t
+
+    @property
+    def leader(self) -> str | None:
+        """Who led when it struck."""
+        return self.applied.resolved.get("leader") if self.applied else None
+
+    def took_the_leader(self, nodes: Sequence[str]) -> bool:
+        """Whether it killed the leader, or left it without a majority of ``nodes`` that hear it and that it hears."""
+        if self.leader is None or self.applied is None:
+            return False
+        if self.kind == "kill":
+            return self.leader in self.applied.resolved.get("nodes", ())
+        if self.proved is None or not self.proved.expected:
+            return False
+        expected, leader = self.proved.expected, self.leader
+        heard = [
+            node
+            for node in nodes
+            if node == leader or (expected.get(leader, {}).get(node) and expected.get(node, {}).get(leader))
+        ]
+        return len(heard) <= len(nodes) // 2
+
+    def problems(self) -> list[str]:
+        """Why it is not certain that the fault did what was asked, and that its heal did."""
+        name = f"fault {self.index + 1} ({self.kind})"
+        if self.applied is None:
+            return [f"{name} was asked for and never applied"]
+        found: list[str] = []
+        for step, verb, what in ((self.proved, "proved", "had no effect"), (self.healed, "healed", "did not end")):
+            if step is None:
+                found.append(f"{name} was not {verb}: the run ended before")
+            elif not step.effective:
+                found.append(f"{name} {what} as asked{_some(step.mismatches)}")
+        return found
+
+    def told(self) -> str:
+        """What it did, as a person would say it: ``n3 was cut off``."""
+        resolved = self.applied.resolved if self.applied else {}
+        match self.kind:
+            case "partition":
+                groups: list[list[str]] = [group for group in resolved.get("groups", []) if group]
+                smallest = min(groups, key=len, default=[])
+                if len(groups) == 2 and len(smallest) < max(map(len, groups)):
+                    return f"{_listed(smallest)} {_were(smallest)} cut off"
+                return f"{' | '.join(' '.join(group) for group in groups)} were parted"
+            case "kill":
+                return f"{_listed(resolved.get('nodes', []))} {_were(resolved.get('nodes', []))} killed"
+            case "link-down":
+                return f"{_listed(resolved.get('links', []))} went down"
+            case "impair":
+                directions = list(resolved.get("directions", ()))
+                return f"{_listed(directions)} {_were(directions)} impaired"
+        return f"{self.kind} struck"
+
+
+def read_faults(path: Path) -> list[FaultRecord]:
+    """All faults in ``path``, in their order; none if there is no such file. A last line cut off by a crash is left
+    out. Raises `HistoryError`, which names the line.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    decode = msgspec.json.Decoder(Step).decode
+    records: dict[int, FaultRecord] = {}
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            step = decode(line)
+        except msgspec.DecodeError as error:
+            raise HistoryError(f"{path}:{number}: not a step of a fault: {error}") from None
+        record = records.get(step.fault, FaultRecord(step.fault, step.kind))
+        records[step.fault] = msgspec.structs.replace(record, **{step.step: step})
+    return [records[index] for index in sorted(records)]
+
+
+def _some(mismatches: Sequence[Any]) -> str:
+    if not mismatches:
+        return ""
+    match mismatches[0]:
+        case {"receiver": receiver, "sender": sender, "expected": bool(expected), "sent": sent, "arrived": arrived}:
+            first = f"{receiver} should {'' if expected else 'not '}hear {sender}, and got {arrived} of {sent} probes"
+        case other:
+            first = str(other)
+    more = f", and {len(mismatches) - 1} more" if len(mismatches) > 1 else ""
+    return f": {first}{more}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names) or "nobody"
+
+
+def _were(names: Sequence[str]) -> str:
+    return "were" if len(names) > 1 else "was"

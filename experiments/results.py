@@ -1,0 +1,99 @@
+"""``results.json``: the verdicts on a run, as data (docs/run-folder.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+
+#: Jepsen's three answers to ``:valid?``.
+Valid: TypeAlias = bool | Literal["unknown"]
+
+SCHEMA = 1
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One promise, kept or not. ``details``: what is needed to see a failure."""
+
+    name: str
+    valid: Valid
+    summary: str
+    details: dict[str, Any] = {}
+
+
+class Believable(msgspec.Struct, frozen=True):
+    """Whether the run shows what it was meant to show, and every reason why not."""
+
+    valid: bool
+    reasons: list[str]
+
+
+class Availability(msgspec.Struct, frozen=True):
+    """How clients were served; times in nanoseconds. ``refused``: compare-and-sets that found another value; served.
+
+    By the fault's number: ``interruption``, from when the fault was applied to when service was steady again;
+    ``recovery``, the same from its heal; ``new_leader``, from a fault that took the leader from the others to the
+    election of the next. None where it did not come to that.
+    """
+
+    operations: int
+    ok: int
+    refused: int
+    failed: int
+    unknown: int
+    share: float | None
+    longest_outage: int | None = None
+    outage_at: int | None = None
+    interruption: dict[str, int | None] = {}
+    recovery: dict[str, int | None] = {}
+    new_leader: dict[str, int | None] = {}
+
+
+class Leader(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
+    """Who led a term and when, in nanoseconds from the start of the workload; ``end`` is None for the run's end."""
+
+    node: str
+    term: int
+    start: int
+    end: int | None
+
+
+class Fidelity(msgspec.Struct, frozen=True):
+    """How well the machine served: how late the nodes' event loops ran, in nanoseconds; which share of the processors'
+    time was left; what was obtained of each impaired direction before the workload began.
+    """
+
+    loop_lag_p99: int | None = None
+    loop_lag_max: int | None = None
+    cpu_headroom: float | None = None
+    cpu_headroom_min: float | None = None
+    calibration: dict[str, Any] = {}
+
+
+class Results(msgspec.Struct, frozen=True):
+    """``exit_status``: 0 valid, 1 a promise was broken, 2 unknown or not to be believed."""
+
+    schema: int
+    valid: Valid
+    exit_status: int
+    summary: str
+    checks: list[Check]
+    believable: Believable
+    availability: Availability | None = None
+    leaders: list[Leader] = []
+    fidelity: Fidelity = Fidelity()
+
+
+def overall(checks: Sequence[Check]) -> Valid:
+    """False if any check failed, else unknown if any is, else true."""
+    if any(check.valid is False for check in checks):
+        return False
+    return "unknown" if any(check.valid == "unknown" for check in checks) else True
+
+
+def exit_status(valid: Valid, believable: bool) -> int:
+    """A broken promise is broken on any machine; a promise that held counts only if the run is to be believed."""
+    if valid is False:
+        return 1
+    return 0 if valid is True and believable else 2

@@ -1,0 +1,150 @@
+"""Reading the evidence that nodes leave (docs/trace.md): a file for each node and incarnation, all on one clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+SCHEMA = 1
+
+
+class TraceError(ValueError):
+    """A trace that cannot be read, or tells of something that cannot have happened; says the file and the line."""
+
+
+class _Event(msgspec.Struct, frozen=True, tag_field="ev", gc=False):
+    t: int
+
+
+def _one_each(terms: list[int], digests: list[str]) -> None:
+    if len(terms) != len(digests):
+        raise ValueError(f"{len(terms)} terms for {len(digests)} digests")
+
+
+class Header(_Event, tag="trace", frozen=True, gc=False):
+    schema: int
+    node: str
+    incarnation: int
+    protocol: str
+
+
+class Started(_Event, tag="started", frozen=True, gc=False):
+    term: int
+    vote: str | None
+    last: int
+    last_term: int
+
+
+class Role(_Event, tag="role", frozen=True, gc=False):
+    role: str
+    term: int
+    last: int
+    last_term: int
+
+
+class Vote(_Event, tag="vote", frozen=True, gc=False):
+    term: int
+    candidate: str
+
+
+class Truncate(_Event, tag="truncate", frozen=True, gc=False, rename={"first": "from"}):
+    first: int
+
+
+class Append(_Event, tag="append", frozen=True, gc=False):
+    first: int
+    terms: list[int]
+    digests: list[str]
+
+    def __post_init__(self) -> None:
+        _one_each(self.terms, self.digests)
+
+
+class Commit(_Event, tag="commit", frozen=True, gc=False):
+    index: int
+    term: int
+
+
+class Apply(_Event, tag="apply", frozen=True, gc=False):
+    first: int
+    terms: list[int]
+    digests: list[str]
+
+    def __post_init__(self) -> None:
+        _one_each(self.terms, self.digests)
+
+
+TraceEvent: TypeAlias = Header | Started | Role | Vote | Truncate | Append | Commit | Apply
+
+_KNOWN = {kind.__struct_config__.tag for kind in (Header, Started, Role, Vote, Truncate, Append, Commit, Apply)}
+
+
+class Witness(msgspec.Struct, frozen=True, gc=False):
+    """One line of a trace, and where it stands."""
+
+    node: str
+    incarnation: int
+    line: int
+    event: TraceEvent
+
+    @property
+    def t(self) -> int:
+        return self.event.t
+
+    def as_data(self) -> dict[str, Any]:
+        where = {"node": self.node, "incarnation": self.incarnation, "line": self.line}
+        return where | msgspec.to_builtins(self.event)
+
+
+def read_trace(path: Path) -> list[Witness]:
+    """The events of ``nodes/<name>/trace/<incarnation>.ndjson``. A last line cut off by a crash is left out, and so
+    are events that the schema does not know. Raises `TraceError`, and `OSError` when the file cannot be read.
+    """
+    node, incarnation = path.parent.parent.name, path.stem
+    if not incarnation.isdigit():
+        raise TraceError(f"{path}: a trace is named by its incarnation, 0.ndjson being the first")
+    data = path.read_bytes()
+    decode = msgspec.json.Decoder(TraceEvent).decode
+    witnesses: list[Witness] = []
+    t = 0
+    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            event = decode(line)
+        except msgspec.DecodeError as error:
+            if _is_of_another_schema(line):
+                continue
+            raise TraceError(f"{path}:{number}: not an event of a trace: {error}") from None
+        if event.t < t:
+            raise TraceError(f"{path}:{number}: t goes back, from {t} to {event.t}; one clock's time does not")
+        t = event.t
+        witnesses.append(Witness(node, int(incarnation), number, event))
+    if witnesses:
+        header = witnesses[0].event
+        if not isinstance(header, Header) or header.schema != SCHEMA:
+            raise TraceError(f"{path}:1: expected the header of a trace of schema {SCHEMA}")
+        if (header.node, header.incarnation) != (node, int(incarnation)):
+            raise TraceError(f"{path}:1: holds the trace of {header.node}, incarnation {header.incarnation}")
+    return witnesses
+
+
+def _is_of_another_schema(line: bytes) -> bool:
+    try:
+        kind = msgspec.json.decode(line)["ev"]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        return False
+    return isinstance(kind, str) and kind not in _KNOWN
+
+
+def read_traces(run: Path) -> list[list[Witness]]:
+    """The traces of all nodes and incarnations under ``run``, in the order of their names and numbers."""
+    paths = sorted(run.glob("nodes/*/trace/[0-9]*.ndjson"), key=lambda path: (path.parent.parent.name, len(path.stem), path))
+    return [read_trace(path) for path in paths]
+
+
+def in_order(traces: Iterable[list[Witness]]) -> Iterator[Witness]:
+    """All events by time; of one node's, always in the order in which they were written."""
+    return iter(sorted((witness for trace in traces for witness in trace), key=attrgetter("t")))
