@@ -16,7 +16,7 @@ the rest msgpack array: messages, or ``[request, command]``, or ``[request, resu
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -71,7 +71,8 @@ class FrameReader:
     """Cuts a stream of bytes into frames.
 
     The caller reads into `space`, then calls `received` with the number of bytes; the views it returns are good until
-    the next call of `space`. ``limit`` is the longest frame taken, and may be changed at any time.
+    the next call of `space`. ``limit`` is the longest frame taken, and may be changed at any time: also between two
+    frames that came in one read, as a `Hello` and what follows it do.
     """
 
     def __init__(self, limit: int = MAX_FRAME) -> None:
@@ -95,10 +96,9 @@ class FrameReader:
             self._start, self._end = 0, held
         return self._buffer[self._end :]
 
-    def received(self, count: int) -> list[tuple[Kind, memoryview]]:
+    def received(self, count: int) -> Iterator[tuple[Kind, memoryview]]:
         """The frames completed by ``count`` further bytes: kind and body. Raises `FrameError`."""
         self._end += count
-        frames = []
         while self._end - self._start >= _LENGTH.size:
             length = self._length()
             body = self._start + _PREFIX
@@ -109,9 +109,8 @@ class FrameReader:
                 kind = _KINDS[self._buffer[body - 1]]
             except IndexError:
                 raise FrameError("unknown", f"a frame of unknown kind {self._buffer[body - 1]}") from None
-            frames.append((kind, self._buffer[body:end]))
             self._start = end
-        return frames
+            yield kind, self._buffer[body:end]
 
     def _length(self) -> int:
         (length,) = _LENGTH.unpack_from(self._buffer, self._start)

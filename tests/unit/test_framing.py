@@ -110,6 +110,18 @@ def test_a_length_beyond_the_limit_is_refused_before_anything_is_kept_for_it() -
     assert caught.value.code == "oversized"
 
 
+def test_a_limit_that_is_raised_at_the_first_frame_holds_for_the_next_of_the_same_read() -> None:
+    hello, batch = CODEC.encode(Kind.HELLO, HELLO)[0], CODEC.encode(Kind.MESSAGES, [Ping(1, bytes(5000))])[0]
+    reader = FrameReader(limit=1000)
+    stream = hello + batch
+    reader.space()[: len(stream)] = stream
+    kinds = []
+    for kind, _ in reader.received(len(stream)):
+        kinds.append(kind)
+        reader.limit = MAX_FRAME
+    assert kinds == [Kind.HELLO, Kind.MESSAGES]
+
+
 def test_frames_of_no_kind_and_of_an_unknown_kind_are_told_apart() -> None:
     for data, code in ((struct.pack(">I", 0), "empty"), (struct.pack(">IB", 1, 200), "unknown")):
         with pytest.raises(FrameError) as caught:
