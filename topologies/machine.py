@@ -52,7 +52,6 @@ TOOLS = (
     Tool("ethtool", "ethtool", "looking at offloads"),
     Tool("nft", "nftables", "tests of the runtime"),
     Tool("gcc", "gcc", "compiling the wire"),
-    Tool("chromium", "chromium", "tests of the report"),
 )
 
 
