@@ -6,6 +6,7 @@ Pure functions on `record`'s data. All times are integer nanoseconds from the st
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -162,8 +163,8 @@ def _lane(node: str, files: Sequence[Sequence[TraceEvent]], epoch: int, killed: 
             turns.append((died, DOWN, 0))
     turns.sort(key=lambda turn: turn[0])
     stretches: list[Stretch] = []
-    for (start, role, term), following in zip(turns, [*turns[1:], (end, "", 0)], strict=True):
-        until = min(following[0], end)
+    for (start, role, term), (following, _, _) in pairwise([*turns, (end, "", 0)]):
+        until = min(following, end)
         if until <= start:
             continue
         if stretches and (stretches[-1].role, stretches[-1].term) == (role, term):

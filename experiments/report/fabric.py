@@ -113,17 +113,17 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: Fault | None) ->
         tenants.setdefault(host, []).append(tenant)
 
     leaves, spines = plan.by_role("leaf"), plan.by_role("spine")
-    width = max(WIDTH, len(leaves) * (HOST_WIDTH + HOST_GAP) + HOST_GAP)
+    width = max(WIDTH, max(len(leaves), len(spines)) * (HOST_WIDTH + 2 * HOST_GAP))
     column = width / max(1, len(leaves))
     across = max(1, int((column - HOST_GAP) // (HOST_WIDTH + HOST_GAP)))
     boxes: dict[str, Box] = {}
     notes: list[tuple[float, float, str]] = []
     for number, spine in enumerate(spines):
-        boxes[spine.name] = _switch((number + 0.5) * width / len(spines), SPINE_TOP, spine.name, "spine")
+        boxes[spine.name] = _switch(number, width / len(spines), SPINE_TOP, spine.name, "spine")
     bottom = LEAF_TOP + SWITCH_HEIGHT
     for number, leaf in enumerate(leaves):
         middle = (number + 0.5) * column
-        boxes[leaf.name] = _switch(middle, LEAF_TOP, leaf.name, "leaf")
+        boxes[leaf.name] = _switch(number, column, LEAF_TOP, leaf.name, "leaf")
         hosts = plan.hosts_of(leaf.name)
         shown = hosts if len(hosts) <= MANY_HOSTS else tuple(host for host in hosts if host.name in tenants)
         rows = [shown[start : start + across] for start in range(0, len(shown), across)]
@@ -180,8 +180,9 @@ def letter(group: int) -> str:
     return chr(ord("A") + group % 26)
 
 
-def _switch(middle: float, top: float, name: str, kind: str) -> Box:
-    return Box(middle - SWITCH_WIDTH / 2, top, SWITCH_WIDTH, SWITCH_HEIGHT, name, kind)
+def _switch(number: int, column: float, top: float, name: str, kind: str) -> Box:
+    width = min(SWITCH_WIDTH, column - HOST_GAP)
+    return Box((number + 0.5) * column - width / 2, top, width, SWITCH_HEIGHT, name, kind)
 
 
 def _row(hosts: tuple[Host, ...], middle: float, top: float, tenants: Mapping[str, list[Tenant]]) -> list[Box]:

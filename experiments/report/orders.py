@@ -206,7 +206,7 @@ def _around(numbered: Sequence[tuple[int, Asked]], blamed: int | None) -> list[t
     before = [each for each in numbered if each[1].invoke <= limit]
     after = [each for each in numbered if each[1].invoke > limit][:AFTERWARDS]
     # What never returned may have taken effect at any time since: it is evidence, and stays in the picture.
-    before.sort(key=lambda each: limit + 1 if each[1].type != "ok" else each[1].complete or 0)
+    before.sort(key=lambda each: (each[0] == blamed, each[1].type != "ok", each[1].complete or 0))
     return sorted(before[-(MOST_OPERATIONS - len(after)) :] + after, key=lambda each: each[1].invoke)
 
 
