@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import select
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,10 +41,10 @@ class Browser:
     def __init__(self, executable: str, profile: Path) -> None:
         ours, self._commands = os.pipe()
         self._answers, theirs = os.pipe()
-        shell = f'exec "$0" "$@" 3<&{ours} 4>&{theirs}'
-        command = ["sh", "-c", shell, executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = [executable, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
         with (profile / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, pass_fds=(ours, theirs), stdout=log, stderr=log)
+            ends = [(os.POSIX_SPAWN_DUP2, end, at) for end, at in ((ours, 3), (theirs, 4), (log.fileno(), 1), (1, 2))]
+            self._process = os.posix_spawn(executable, command, os.environ, file_actions=ends)
         os.close(ours)
         os.close(theirs)
         self._unread = b""
@@ -85,7 +85,7 @@ class Browser:
 
     def close(self) -> None:
         self.call("Browser.close")
-        self._process.wait(PATIENCE_S)
+        os.waitpid(self._process, 0)
         os.close(self._commands)
         os.close(self._answers)
 
@@ -236,13 +236,9 @@ def test_it_is_dark_where_the_system_is_and_the_switch_goes_the_other_way(
 def plot_area(page: Page) -> tuple[float, float, float]:
     """Left, width and a height in the middle of the area over the plots, scrolled into view."""
     page.evaluate("document.getElementById('panel-latency').scrollIntoView({block: 'center'})")
-    box = page.evaluate(
-        "(() => { const b = document.getElementById('over').getBoundingClientRect(); return [b.left, b.width]; })()"
-    )
-    middle = page.evaluate(
-        "(() => { const b = document.getElementById('panel-latency').getBoundingClientRect(); return b.top + b.height / 2; })()"
-    )
-    return box[0], box[1], middle
+    plots = page.evaluate("document.getElementById('over').getBoundingClientRect().toJSON()")
+    panel = page.evaluate("document.getElementById('panel-latency').getBoundingClientRect().toJSON()")
+    return plots["left"], plots["width"], panel["top"] + panel["height"] / 2
 
 
 def test_pointing_at_a_moment_reads_its_values_from_every_panel(browser: Browser, reports: dict[str, Path]) -> None:
@@ -264,7 +260,8 @@ def test_dragging_zooms_all_plots_alike_and_the_whole_run_comes_back(
     browser: Browser, reports: dict[str, Path]
 ) -> None:
     page = Page(browser, reports["held"])
-    views = "[...new Set([...document.querySelectorAll('svg[data-stretch]')].map(s => s.viewBox.baseVal).map(v => `${v.x} ${v.width}`))]"
+    views = """[...new Set([...document.querySelectorAll("svg[data-stretch]")].map((svg) =>
+      `${svg.viewBox.baseVal.x} ${svg.viewBox.baseVal.width}`))]"""
     (before,) = page.evaluate(views)
     left, width, y = plot_area(page)
     page.mouse("mouseMoved", left + width * 0.25, y)
@@ -357,7 +354,7 @@ def test_figures_have_names_tables_have_captions_and_headings_go_down_one_at_a_t
     levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3, h4')].map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert page.evaluate("new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size") == page.evaluate(
         "document.querySelectorAll('[id]').length"
     )
