@@ -11,7 +11,6 @@ links between them veths with both ends in the sandbox's own namespace.
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
 import os
 import re
@@ -43,6 +42,7 @@ from topologies.rtnetlink import (
     new_route,
     new_veth,
     set_arp_retry,
+    set_group,
     set_state,
 )
 
@@ -169,12 +169,13 @@ class Fabric(Mininet):
         if self.ovs is not None:
             self.ovs.stop()
             self.ovs = None
+        # The user space datapath makes a TAP for every bridge, and one more, that stay when it has gone.
+        taps = {switch.name for switch in self.plan.switches} | {"ovs-netdev"}
+        present = {name for _, name in socket.if_nameindex()}
         with _typed_errors(), Netlink() as ours:
-            try:
+            ours.request([set_group(name, _INTERFACE_GROUP) for name in taps & present])
+            if present - {"lo"}:
                 ours.request([delete_group(_INTERFACE_GROUP)])
-            except NetlinkError as error:
-                if error.errno != errno.ENODEV:
-                    raise
         for host in self.plan.hosts:
             netns.remove(host.name)
         self.hosts, self.switches, self.links, self.nameToNode = [], [], [], {}

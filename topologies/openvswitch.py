@@ -36,6 +36,8 @@ INACTIVITY_PROBE = 5_000
 
 _SCHEMAS = ("/usr/share/openvswitch/vswitch.ovsschema", "/usr/local/share/openvswitch/vswitch.ovsschema")
 _START_WITHIN = 10.0
+#: Where daemons are on systems that leave it out of ordinary users' PATH.
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 _INSTALL = "install it, for example by `apt install openvswitch-switch`"
 
 
@@ -299,7 +301,7 @@ class OpenVSwitch:
 
 def program(name: str) -> str:
     """The path of one of Open vSwitch's programs. Raises `OpenVSwitchError` when it is not installed."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    found = shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
     if found is None:
         raise OpenVSwitchError(f"{name} is not there; it is part of Open vSwitch: {_INSTALL}")
     return found

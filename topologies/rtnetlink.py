@@ -101,6 +101,12 @@ def set_state(interface: str, *, up: bool) -> Message:
     return Message(RTM_NEWLINK, 0, payload, f"setting {interface} {'up' if up else 'down'}")
 
 
+def set_group(interface: str, group: int) -> Message:
+    payload = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _name(interface)
+    payload += _attribute(IFLA_GROUP, struct.pack("=I", group))
+    return Message(RTM_NEWLINK, 0, payload, f"putting {interface} into group {group}")
+
+
 def delete_group(group: int) -> Message:
     """Delete every interface of a group at once, and their peers; one by one it would take milliseconds for each."""
     payload = _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + _attribute(IFLA_GROUP, struct.pack("=I", group))
