@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from itertools import pairwise
-from statistics import NormalDist
+from statistics import NormalDist, fmean, pstdev
 from typing import Literal
 
 import msgspec
@@ -91,17 +91,19 @@ def gilbert(impairment: Impairment) -> tuple[float, float]:
 def quantiles(distribution: Distribution) -> tuple[float, ...]:
     """The quantile function of a distribution of mean 0, in units of ``jitter``, at 0, 1/4096, … 1.
 
-    A draw is the linear interpolation of it at a uniform number. Tails end where half a step is left.
+    A draw is the linear interpolation of it at a uniform number. Tails end where half a step is left; what remains is
+    scaled so that mean and deviation are the ones promised.
     """
-    shares = [min(max(i, 0.5), QUANTILE_STEPS - 0.5) / QUANTILE_STEPS for i in range(QUANTILE_STEPS + 1)]
     if distribution == "uniform":
         return tuple(2 * i / QUANTILE_STEPS - 1 for i in range(QUANTILE_STEPS + 1))
+    shares = [min(max(i, 0.5), QUANTILE_STEPS - 0.5) / QUANTILE_STEPS for i in range(QUANTILE_STEPS + 1)]
     if distribution == "normal":
-        normal = NormalDist()
-        return tuple(normal.inv_cdf(share) for share in shares)
-    mean = _PARETO_SHAPE / (_PARETO_SHAPE - 1)
-    deviation = math.sqrt(mean / (_PARETO_SHAPE - 1) / (_PARETO_SHAPE - 2))
-    return tuple(((1 - share) ** (-1 / _PARETO_SHAPE) - mean) / deviation for share in shares)
+        points = [NormalDist().inv_cdf(share) for share in shares]
+    else:
+        points = [(1 - share) ** (-1 / _PARETO_SHAPE) for share in shares]
+    middles = [(low + high) / 2 for low, high in pairwise(points)]
+    mean, deviation = fmean(middles), pstdev(middles)
+    return tuple((point - mean) / deviation for point in points)
 
 
 @lru_cache

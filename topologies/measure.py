@@ -158,7 +158,7 @@ def verify(asked: Impairment, obtained: Obtained, *, tolerance: int = 2_000_000)
     if not low <= obtained.delay_mean <= high:
         problems.append(f"mean delay {_ms(obtained.delay_mean)}, where {_ms(mean)} was asked")
     # A pause of the machine inflates the deviation, nothing deflates it: only too small a one accuses the impairment.
-    if deviation > 2 * tolerance and obtained.jitter < deviation * (1 - 5 / math.sqrt(obtained.arrived)):
+    if deviation > 2 * tolerance and obtained.jitter < deviation / 2:
         problems.append(f"delays vary by {_ms(obtained.jitter)} (standard deviation), where {_ms(deviation)} was asked")
     return problems
 
@@ -173,17 +173,25 @@ def verify_rate(asked: Impairment, obtained: ObtainedRate, *, tolerance: float =
 
 
 def _disagreeing_share(what: str, asked: Impairment, obtained: Obtained, share: float, count: int) -> list[str]:
-    trials = obtained.sent
+    if what == "lost" and asked.rate and count > obtained.sent * share:
+        return []
     if what == "lost" and asked.burst and 0 < asked.loss < 1:
-        start, end = gilbert(asked)
-        correlation = max(0.0, 1 - start - end)  # of one packet's fate with the next one's
-        shrink = (1 - correlation) / (1 + correlation)
-        trials, count = max(1, round(trials * shrink)), round(count * shrink)
-    if what == "lost" and asked.rate and count > trials * share:
+        likely = _bursty_tail(asked, obtained.sent, count)
+    else:
+        likely = binomial_tail(obtained.sent, share, count)
+    if likely >= SIGNIFICANCE / 2:
         return []
-    if binomial_tail(trials, share, count) >= SIGNIFICANCE / 2:
-        return []
-    return [f"{count / trials:.2%} of {trials} probes {what}, where {share:.2%} was asked"]
+    return [f"{count / obtained.sent:.2%} of {obtained.sent} probes {what}, where {share:.2%} was asked"]
+
+
+def _bursty_tail(asked: Impairment, trials: int, count: int) -> float:
+    """`binomial_tail` for losses that come in bursts: that of fewer packets, which know as much as these do."""
+    start, end = gilbert(asked)
+    if count == 0:
+        return (1 - asked.loss) * (1 - start) ** (trials - 1)
+    correlation = max(0.0, 1 - start - end)  # of one packet's fate with the next one's
+    worth = (1 - correlation) / (1 + correlation)
+    return binomial_tail(max(1, round(trials * worth)), asked.loss, round(count * worth))
 
 
 def binomial_tail(trials: int, share: float, count: int) -> float:
@@ -297,6 +305,11 @@ class ProbeRun:
     def __exit__(self, *_: object) -> None:
         self._out.close()
         self._caught.close()
+
+    @property
+    def arrived(self) -> frozenset[int]:
+        """The numbers, from 0, of the probes that have arrived intact."""
+        return frozenset(self._seen)
 
     @property
     def missing(self) -> bool:

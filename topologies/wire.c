@@ -245,14 +245,16 @@ static void transmit(int64_t due, struct frame *frame)
 {
     struct direction *d = frame->direction;
     struct counters *c = &d->counters;
-    struct iovec parts[2] = {{frame->head, frame->length}, {frame->tail, 0}};
-    if (frame->tail) {
-        parts[0].iov_len = FRAME_HEAD;
-        parts[1].iov_len = frame->length - FRAME_HEAD;
-    }
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = frame->tail ? 2 : 1};
     int64_t now = clock_now();
-    if (sendmsg(d->out, &message, MSG_DONTWAIT) < 0) {
+    ssize_t sent;
+    if (frame->tail) {
+        struct iovec parts[2] = {{frame->head, FRAME_HEAD}, {frame->tail, frame->length - FRAME_HEAD}};
+        struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+        sent = sendmsg(d->out, &message, MSG_DONTWAIT);
+    } else {
+        sent = send(d->out, frame->head, frame->length, MSG_DONTWAIT);
+    }
+    if (sent < 0) {
         c->send_failed++;
     } else {
         int64_t delay = now - frame->arrived, late = now > due ? now - due : 0;

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from experiments.bench import BenchError, Figure, figure
@@ -181,22 +181,20 @@ class Pair:
     def _iperf(self, seconds: int, kind: str, mbit: float = 0) -> Iterator[subprocess.Popen[bytes]]:
         """An iperf3 client that sends from near to far, with its server."""
         options = ["-u", "-b", f"{mbit}M", "-l", "1400"] if kind == "udp" else ["-C", "cubic"]
-        with inside(self.direction.receiver):
-            server = subprocess.Popen(["iperf3", "-s", "-1", "--forceflush"], stdout=subprocess.PIPE)
-        assert server.stdout is not None
-        while b"listening" not in server.stdout.readline():
-            if server.poll() is not None:
-                raise BenchError("iperf3 -s did not start")
-        with inside(self.direction.sender):
-            client = subprocess.Popen(
-                ["iperf3", "-c", _FAR, "-t", str(seconds - 1), "-O", "1", "-J", *options], stdout=subprocess.PIPE
-            )
-        try:
+        serve = ["iperf3", "-s", "-1", "--forceflush"]
+        send = ["iperf3", "-c", _FAR, "-t", str(seconds - 1), "-O", "1", "-J", *options]
+        with ExitStack() as stack:
+            with inside(self.direction.receiver):
+                server = stack.enter_context(subprocess.Popen(serve, stdout=subprocess.PIPE))
+            stack.callback(server.kill)
+            assert server.stdout is not None
+            while b"listening" not in (line := server.stdout.readline()):
+                if not line:
+                    raise BenchError("iperf3 -s did not start")
+            with inside(self.direction.sender):
+                client = stack.enter_context(subprocess.Popen(send, stdout=subprocess.PIPE))
+            stack.callback(client.kill)
             yield client
-        finally:
-            for process in (client, server):
-                process.kill()
-                process.communicate()
 
 
 def _tune() -> None:
