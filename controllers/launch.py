@@ -1,14 +1,18 @@
 """Start the controller in a process of its own: ``python -m controllers.launch --plan plan.json``.
 
 It prints `controllers.status` events, or appends them to ``--status FILE``, and runs until it is killed; the switches
-go on without it. A manager of Ryu's kind can load the application instead, ``SPLITBRAIN_PLAN=plan.json ryu-manager
-controllers/fabric.py``; Ryu 4.34's own one no longer starts beside a current eventlet, this launcher does.
+go on without it. A manager of Ryu's kind can load the application too, by its path ``controllers/fabric.py``, with
+``SPLITBRAIN_PLAN`` in the environment. Ryu 4.34's own manager does not start beside a current eventlet unless
+`controllers.library` is imported first:
+
+    python -c "import controllers.library; from ryu.cmd.manager import main; main()" controllers/fabric.py
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -83,12 +87,16 @@ def run(plan: Path, listen: tuple[str, int], status: Path | None, library_name: 
     os.environ["SPLITBRAIN_OPENFLOW"] = library_name
     if status:
         os.environ["SPLITBRAIN_STATUS"] = str(status)
+    gc.disable()  # what is imported stays, so looking through it for garbage, now or later, is time lost
     try:
         from controllers import library
     except ImportError as error:
         _fail(EX_UNAVAILABLE, str(error))
     from controllers import fabric
     from controllers.status import Listening
+
+    gc.freeze()
+    gc.enable()
 
     host, port = listen
     library.cfg.CONF(

@@ -90,5 +90,8 @@ def test_a_group_with_another_hash_is_not_taken_for_ours() -> None:
     [group] = programs(PLAN)["leaf1"].groups
     message = openflow.change_message(SimpleNamespace(ofproto=ofproto, ofproto_parser=parser), Change("add", group))
     assert openflow.read_groups([message]) == [group]
+    [method] = message.properties
+    method.data = [*method.data[:1], 0x68617368, 0, *method.data[3:]]  # "hash"
+    assert openflow.read_groups([message]) != [group]
     message.properties = []
     assert openflow.read_groups([message]) != [group]
