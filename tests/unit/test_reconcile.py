@@ -17,7 +17,6 @@ from tests.unit.fake_switch import FakeFabric
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
 
-
 unhurried = settings(deadline=None)  # a busy machine is no failure
 
 
