@@ -67,8 +67,8 @@ def read_each(text: str) -> Iterator[tuple[int, Any]]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            unfinished = text[position] == '"'
-            raise EdnError("a string without its end" if unfinished else "not EDN", position, unfinished)
+            what = "a string without its end" if text[position] == '"' else "not EDN"
+            raise EdnError(what, position, text[position] == '"' or position == len(text) - 1)
         kind, token, start = match.lastgroup, match[0], position
         position = match.end()
         if kind is None:
@@ -86,7 +86,7 @@ def read_each(text: str) -> Iterator[tuple[int, Any]]:
         elif kind == "character":
             value = _CHARACTERS.get(token[1:], token[1:])
         else:
-            value = _atom(token, start)
+            value = _atom(token, start, position == len(text))
         while stack and stack[-1].bracket[0] == "#" and stack[-1].bracket != "#{":
             prefix = stack.pop()
             if prefix.bracket == "#_":
@@ -132,10 +132,10 @@ def _string(token: str, start: int) -> str:
     return _ESCAPE.sub(escaped, token[1:-1]).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _atom(token: str, start: int) -> Any:
+def _atom(token: str, start: int, last: bool) -> Any:
     if token[0] == ":":
         if len(token) == 1:
-            raise EdnError("a keyword without a name", start)
+            raise EdnError("a keyword without a name", start, unfinished=last)
         return token[1:]
     if token in _NAMES:
         return _NAMES[token]
@@ -144,7 +144,7 @@ def _atom(token: str, start: int) -> Any:
     if _FLOAT.fullmatch(token):
         return float(token.rstrip("M"))
     if token[0].isdigit() or token[0] == "#":
-        raise EdnError(f"{token!r} is neither a number nor a name", start)
+        raise EdnError(f"{token!r} is neither a number nor a name", start, unfinished=last)
     return token
 
 

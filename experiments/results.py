@@ -72,7 +72,9 @@ class Fidelity(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """``exit_status``: 0 valid, 1 a promise was broken, 2 unknown or not to be believed."""
+    """``valid``: false where a promise was broken, which it is on any machine; true where all were kept in a run that
+    is to be believed; else unknown. ``exit_status``, in this order: 1, 0, 2.
+    """
 
     schema: int
     valid: Valid
@@ -92,8 +94,5 @@ def overall(checks: Sequence[Check]) -> Valid:
     return "unknown" if any(check.valid == "unknown" for check in checks) else True
 
 
-def exit_status(valid: Valid, believable: bool) -> int:
-    """A broken promise is broken on any machine; a promise that held counts only if the run is to be believed."""
-    if valid is False:
-        return 1
-    return 0 if valid is True and believable else 2
+def exit_status(valid: Valid) -> int:
+    return 2 if valid == "unknown" else 0 if valid else 1

@@ -104,9 +104,7 @@ def read_trace(path: Path) -> list[Witness]:
     """The events of ``nodes/<name>/trace/<incarnation>.ndjson``. A last line cut off by a crash is left out, and so
     are events that the schema does not know. Raises `TraceError`, and `OSError` when the file cannot be read.
     """
-    node, incarnation = path.parent.parent.name, path.stem
-    if not incarnation.isdigit():
-        raise TraceError(f"{path}: a trace is named by its incarnation, 0.ndjson being the first")
+    node, incarnation = path.parent.parent.name, int(path.stem)
     data = path.read_bytes()
     decode = msgspec.json.Decoder(TraceEvent).decode
     witnesses: list[Witness] = []
@@ -121,12 +119,12 @@ def read_trace(path: Path) -> list[Witness]:
         if event.t < t:
             raise TraceError(f"{path}:{number}: t goes back, from {t} to {event.t}; one clock's time does not")
         t = event.t
-        witnesses.append(Witness(node, int(incarnation), number, event))
+        witnesses.append(Witness(node, incarnation, number, event))
     if witnesses:
         header = witnesses[0].event
         if not isinstance(header, Header) or header.schema != SCHEMA:
             raise TraceError(f"{path}:1: expected the header of a trace of schema {SCHEMA}")
-        if (header.node, header.incarnation) != (node, int(incarnation)):
+        if (header.node, header.incarnation) != (node, incarnation):
             raise TraceError(f"{path}:1: holds the trace of {header.node}, incarnation {header.incarnation}")
     return witnesses
 
@@ -141,8 +139,8 @@ def _is_of_another_schema(line: bytes) -> bool:
 
 def read_traces(run: Path) -> list[list[Witness]]:
     """The traces of all nodes and incarnations under ``run``, in the order of their names and numbers."""
-    paths = sorted(run.glob("nodes/*/trace/[0-9]*.ndjson"), key=lambda path: (path.parent.parent.name, len(path.stem), path))
-    return [read_trace(path) for path in paths]
+    paths = [path for path in run.glob("nodes/*/trace/*.ndjson") if path.stem.isdigit()]
+    return [read_trace(path) for path in sorted(paths, key=lambda path: (path.parent.parent.name, int(path.stem)))]
 
 
 def in_order(traces: Iterable[list[Witness]]) -> Iterator[Witness]:

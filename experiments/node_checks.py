@@ -1,0 +1,96 @@
+"""What nodes recorded, judged: Raft's five properties, and who led when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from experiments.fault_record import FaultRecord
+from experiments.phrases import count
+from experiments.raft_properties import PROPERTIES, Property, RaftProperties, Violation
+from experiments.results import Check, Leader
+from experiments.trace import Role, TraceError, Witness, in_order, read_traces
+
+_HELD: dict[Property, str] = {
+    "ElectionSafety": "no term had two leaders; {terms} had one",
+    "LeaderAppendOnly": "no leader removed or replaced an entry in {terms}",
+    "LogMatching": "{logs} agree up to every entry they have in common",
+    "LeaderCompleteness": "every leader held what was committed before its term; {entries} in all",
+    "StateMachineSafety": "{logs} were applied alike",
+}
+
+
+def trace_checks(run: Path) -> tuple[list[Witness], list[Check]]:
+    """The events of all traces in order, and the five properties."""
+    try:
+        traces = read_traces(run)
+    except TraceError as error:
+        return [], [Check(name, "unknown", str(error)) for name in PROPERTIES]
+    if not any(traces):
+        return [], [Check(name, "unknown", "no node left a trace") for name in PROPERTIES]
+    events = list(in_order(traces))
+    properties = RaftProperties()
+    violations: dict[Property, list[Violation]] = {}
+    broken_off = ""
+    try:
+        for witness in events:
+            for violation in properties.feed(witness):
+                violations.setdefault(violation.property, []).append(violation)
+    except TraceError as error:
+        broken_off = str(error)
+    facts = {
+        "terms": count(properties.terms, "term"),
+        "logs": count(len({witness.node for witness in events}), "log"),
+        "entries": count(properties.committed, "entry", "entries"),
+    }
+    checks: list[Check] = []
+    for name in PROPERTIES:
+        if found := violations.get(name):
+            more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
+            checks.append(Check(name, False, found[0].message + more, found[0].as_data()))
+        elif broken_off:
+            checks.append(Check(name, "unknown", broken_off))
+        else:
+            checks.append(Check(name, True, _HELD[name].format(**facts)))
+    return events, checks
+
+
+def who_led(events: Iterable[Witness], faults: Sequence[FaultRecord], epoch: int) -> list[Leader]:
+    """Who led, from the nodes' own traces. A node's lead ends with its role, or with its life."""
+    leaders: list[Leader] = []
+    leading: dict[str, Leader] = {}
+    last_seen: dict[str, int] = {}
+
+    def end(node: str, moment: int) -> None:
+        if (led := leading.pop(node, None)) is not None:
+            leaders.append(msgspec.structs.replace(led, end=moment))
+
+    for witness in events:
+        node, moment = witness.node, witness.t - epoch
+        if witness.line == 1:
+            end(node, _killed(node, faults, last_seen.get(node, moment), moment) or last_seen.get(node, moment))
+        last_seen[node] = moment
+        match witness.event:
+            case Role(role="leader", term=term):
+                if node not in leading or leading[node].term != term:
+                    end(node, moment)
+                    leading[node] = Leader(node, term, moment, None)
+            case Role():
+                end(node, moment)
+    for node in list(leading):
+        killed = _killed(node, faults, last_seen[node], None)
+        if killed is not None:
+            end(node, killed)
+    return sorted([*leaders, *leading.values()], key=lambda led: (led.start, led.term))
+
+
+def _killed(node: str, faults: Sequence[FaultRecord], after: int, before: int | None) -> int | None:
+    """When a fault killed ``node``, last heard of at ``after`` and heard of again at ``before``."""
+    for fault in faults:
+        if fault.kind == "kill" and fault.applied and node in fault.applied.resolved.get("nodes", ()):
+            moment = fault.applied.t
+            if after <= moment and (before is None or moment <= before):
+                return moment
+    return None
