@@ -22,7 +22,7 @@ USAGE, DATA, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, CANNOT_CREATE, IO_ERROR,
 )  # fmt: skip
 
 #: Typer carries a click of its own and does not export this class, the base of all that a wrong command line raises.
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -157,21 +157,42 @@ def main() -> None:
 
 def _status_of(error: Exception) -> int | None:
     """The exit status an error stands for, or None for one that is a mistake of ours."""
+    from experiments.bench import BenchError
+    from experiments.emulated import WorldError
     from experiments.folder import FolderError
     from experiments.history import HistoryError
+    from experiments.models import ModelError
     from experiments.scenario import ScenarioError
+    from experiments.trace import TraceError
+    from topologies.dataplane import DataplaneError
+    from topologies.fabric import FabricError
+    from topologies.impair import ImpairError
+    from topologies.machine import MissingTool
     from topologies.plan import PlanError
     from topologies.rpc import PrivilegeError, SandboxError
 
+    if isinstance(error, WorldError) and error.status == IO_ERROR:
+        return IO_ERROR
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return IO_ERROR
     statuses: list[tuple[type[Exception], int]] = [
+        (BenchError, USAGE),
         (ScenarioError, DATA),
         (HistoryError, DATA),
+        (ModelError, DATA),
+        (TraceError, DATA),
         (PlanError, DATA),
         (PrivilegeError, NO_PERMISSION),
+        (MissingTool, UNAVAILABLE),
         (SandboxError, OS_ERROR),
+        (FabricError, OS_ERROR),
+        (DataplaneError, OS_ERROR),
+        (ImpairError, OS_ERROR),
+        (WorldError, SOFTWARE),
         (FolderError, CANNOT_CREATE),
         (FileNotFoundError, NO_INPUT),
         (IsADirectoryError, NO_INPUT),
+        (NotADirectoryError, NO_INPUT),
         (PermissionError, NO_PERMISSION),
         (OSError, IO_ERROR),
     ]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import platform
+import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +22,9 @@ from experiments.nemesis import Grudge
 from experiments.scenario import Impair, Scenario, directions
 from experiments.watch import TraceWatch
 from topologies.impairment import Impairment
-from topologies.sandbox import Sandbox
+from topologies.machine import find, probe_hardware, require
+from topologies.privileges import obstacles, probe
+from topologies.sandbox import PrivilegeError, Sandbox
 
 #: Where nodes listen, each in a host of its own.
 PORT = 7000
@@ -32,7 +37,39 @@ SILENT_TIMEOUTS = 2
 
 
 class WorldError(RuntimeError):
-    """The world could not be built, or something in it died that nobody killed; the message says what and where."""
+    """The world could not be built, or something in it died that nobody killed; the message says what and where.
+
+    ``status`` is what the process that died ended with, None where none did.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def require_machine() -> None:
+    """Raise `PrivilegeError` or `MissingTool` where no world can be emulated, with what to do about it."""
+    lacking = obstacles(probe(), tun=True)
+    if lacking:
+        raise PrivilegeError("; ".join(lacking))
+    require("ip", "tc", "ovs-vswitchd", "ovsdb-server")
+
+
+def describe_machine() -> dict[str, Any]:
+    """The machine and the versions of what matters, for the manifest."""
+    packages = ("mininet", "ryu", "pyroute2", "msgspec", "uvloop")
+    versions = {name: metadata.version(name) for name in packages}
+    versions["python"] = platform.python_version()
+    versions["openvswitch"] = _first_line("ovs-vswitchd", "--version").rpartition(" ")[2]
+    versions["iproute2"] = _first_line("ip", "-V").rpartition("-")[2]
+    return {"machine": msgspec.to_builtins(probe_hardware()), "versions": versions}
+
+
+def _first_line(*command: str) -> str:
+    program = find(command[0])
+    assert program is not None, "required before"
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+    return done.stdout.partition("\n")[0].strip()
 
 
 class EmulatedWorld:
@@ -49,7 +86,7 @@ class EmulatedWorld:
         self._alive: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self._expected_exits: set[str] = set()
-        self._died: list[str] = []
+        self._died: list[WorldError] = []
         self._exits: dict[str, asyncio.Future[int]] = {}
         self._busy: list[float] = []
 
@@ -154,8 +191,8 @@ class EmulatedWorld:
             "listen": listen,
             "peers": {node: self._address(node) for node in self.nodes},
             "seed": self.scenario.seed,
-            "data_dir": str(self.folder.directory(room, name, "data")),
-            "trace_dir": str(self.folder.directory(room, name, "trace")),
+            "data_dir": str(home / "data"),
+            "trace_dir": str(home / "trace"),
             "silence": SILENT_TIMEOUTS * self.scenario.system.election_timeout[1],
             "process": process,
         }
@@ -178,13 +215,16 @@ class EmulatedWorld:
             self._exits[name].set_result(status)
         if name not in self._expected_exits:
             room = "nodes" if name in self.nodes else "clients" if name in self.clients else ""
-            log = self.folder.path / room / name / "log" if room else self.folder.path / f"{name}.log"
-            self._died.append(f"{name} ended with status {status} though nobody ended it; see {log}")
+            log = self.folder.path / room / name / "log" if room else self.folder.path / "fabric" / f"{name}.log"
+            last = _last_line(log)
+            self._died.append(
+                WorldError(f"{name} ended with status {status}, though nobody ended it{last}; see {log}", status)
+            )
 
     def check(self) -> None:
         """Raise `WorldError` if something has died that nobody killed."""
         if self._died:
-            raise WorldError("\n".join(self._died))
+            raise self._died[0]
 
     async def start_workload(self, epoch: int) -> None:
         self._metrics = Metrics(self.folder.path)
@@ -272,6 +312,15 @@ class EmulatedWorld:
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
         found: dict[str, dict[str, list[int]]] = await self._sandbox.call("matrix", self.placement, budget_ns)
         return found
+
+
+def _last_line(log: Path) -> str:
+    """What a process said last, as the end of a sentence; empty if it said nothing."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1]}" if lines else ""
 
 
 def _idle_share() -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from experiments.check import Results, judge
-from experiments.emulated import EmulatedWorld
+from experiments.emulated import EmulatedWorld, describe_machine, require_machine
 from experiments.folder import SCHEMA, Folder
 from experiments.history import merge_histories
 from experiments.report import write_report
@@ -30,10 +30,6 @@ OPEN_END_NS = 2_000_000_000
 Progress = Callable[[str, str], None]
 
 
-class RunError(RuntimeError):
-    """The run could not be played; the message says what failed and where to look."""
-
-
 class Run:
     """A scenario that is being played. Enter it with ``async with``; leaving it stops the clock and judges.
 
@@ -44,6 +40,7 @@ class Run:
     report: Path
 
     def __init__(self, scenario: Scenario, out: Path, command: str, progress: Progress = lambda stage, detail: None):
+        require_machine()
         self.scenario = scenario
         self.progress = progress
         self.placement = place(scenario.plan, scenario.system, scenario.workload)
@@ -61,6 +58,7 @@ class Run:
             "scenario_toml": scenario.toml,
             "plan": msgspec.to_builtins(scenario.plan),
             "placement": self.placement,
+            **describe_machine(),
         }
         self.epoch = 0
 

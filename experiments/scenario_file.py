@@ -78,7 +78,8 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         except ScenarioError as error:
             problems += [(line.partition(":")[0], line.partition(": ")[2]) for line in str(error).splitlines()]
     if problems or plan is None:
-        raise ScenarioError("\n".join(_placed(source, text, key, what) for key, what in problems))
+        placed = sorted((_line_of(text, key) or 0, key, what) for key, what in problems)
+        raise ScenarioError("\n".join(f"{source}:{line or 1}: {key}: {what}" for line, key, what in placed))
     scenario = Scenario(
         name, _opening_comment(text), seed, duration, plan, system, workload, tuple(faults), expect, time_scale, text
     )
@@ -393,11 +394,6 @@ def _opening_comment(text: str) -> str:
             break
         lines.append(line[1:].strip())
     return " ".join(lines)
-
-
-def _placed(source: str, text: str, key: str, what: str) -> str:
-    line = _line_of(text, key)
-    return f"{source}{f':{line}' if line else ''}: {key}: {what}"
 
 
 def _line_of(text: str, key: str) -> int | None:

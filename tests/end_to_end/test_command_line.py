@@ -45,7 +45,7 @@ def test_a_wrong_scenario_is_told_with_file_line_key_and_remedy_and_leaves_no_fo
     broken = write(tmp_path, "broken", PARTITION.replace('"2s"', '"20s"'), "[expect]\nlinearisable = true\n")
     status, message = refused("run", broken, cwd=tmp_path)
     assert status == 65
-    assert "broken.toml:28: fault[0].for: the fault ends at 21s, past the end of the scenario (5s)" in message
+    assert "broken.toml:26: fault[0].for: the fault ends at 21s, past the end of the scenario (5s)" in message
     assert 'expect.linearisable: unknown key; did you mean "linearizable"?' in message
     assert not (tmp_path / "runs").exists()
 

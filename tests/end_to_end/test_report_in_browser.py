@@ -61,7 +61,7 @@ class Browser:
             answer = self._read()
             if answer.get("id") == self._last:
                 assert "error" not in answer, f"{method}: {answer['error']}"
-                return answer["result"]  # type: ignore[no-any-return]
+                return answer["result"]
             self.events.append(answer)
 
     def wait(self, method: str, session: str) -> None:
@@ -81,7 +81,7 @@ class Browser:
             assert data, "the browser has ended"
             self._unread += data
         message, _, self._unread = self._unread.partition(b"\0")
-        return json.loads(message)  # type: ignore[no-any-return]
+        return json.loads(message)
 
     def close(self) -> None:
         self.call("Browser.close")
