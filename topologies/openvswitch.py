@@ -8,10 +8,12 @@ protocol (RFC 7047), so a whole fabric appears at once.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,8 +36,16 @@ PROTOCOLS = ("OpenFlow13", "OpenFlow14", "OpenFlow15")
 RECONNECT_WITHIN = 1_000
 INACTIVITY_PROBE = 5_000
 
+#: What a port of the user space datapath may hold before it drops, in bytes as the kernel accounts them. Its sockets'
+#: default is 208 KiB: three TCP segments of 64 KiB, or what 300 small packets bring while a busy machine lets
+#: ovs-vswitchd wait. Both would be losses that nobody asked for.
+PORT_BUFFER = 4 << 20
+
 _SCHEMAS = ("/usr/share/openvswitch/vswitch.ovsschema", "/usr/local/share/openvswitch/vswitch.ovsschema")
 _START_WITHIN = 10.0
+_SYS_PIDFD_GETFD = 438  # pidfd_getfd(2), the same on every architecture
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+_libc = ctypes.CDLL(None, use_errno=True)
 #: Where daemons are on systems that leave it out of ordinary users' PATH.
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 _INSTALL = "install it, for example by `apt install openvswitch-switch`"
@@ -208,6 +218,8 @@ class OpenVSwitch:
             raise OpenVSwitchError(
                 f"ovs-vswitchd did not take its configuration within {_START_WITHIN:g} s; see {self._logs}"
             ) from error
+        if self.datapath == "netdev":
+            _widen_port_buffers(self._daemons[-1].pid)
 
     def ports(self) -> list[PortStatus]:
         """Every port but the bridges' own."""
@@ -297,6 +309,30 @@ class OpenVSwitch:
         operation = {"op": "select", "table": table, "where": list(where), "columns": columns}
         rows: list[dict[str, Any]] = self.transact([operation])[0]["rows"]
         return rows
+
+
+def _widen_port_buffers(pid: int) -> None:
+    """Give each of ovs-vswitchd's packet sockets `PORT_BUFFER`, for which it has no setting of its own.
+
+    A user who is not the machine's root gets what ``net.core.rmem_max`` allows.
+    """
+    process = os.pidfd_open(pid)
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            if (fd := _libc.syscall(_SYS_PIDFD_GETFD, process, int(name), 0)) < 0:
+                continue  # closed meanwhile
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.close(fd)
+                continue
+            with socket.socket(fileno=fd) as port:
+                if port.family == socket.AF_PACKET:
+                    # The kernel doubles what it is asked for (socket(7)).
+                    try:
+                        port.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, PORT_BUFFER // 2)
+                    except PermissionError:
+                        port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PORT_BUFFER // 2)
+    finally:
+        os.close(process)
 
 
 def program(name: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,39 @@ def test_bulk_tcp_arrives_whole_with_offloads_on(lab: Sandbox, sender: str, rece
 def test_a_datagram_as_large_as_udp_allows_arrives(lab: Sandbox) -> None:
     status, shown = lab.call_sync("command", "h1", "ping", "-c1", "-W5", "-s", "60000", PLAN.host("h3").ip)
     assert status == 0, shown
+
+
+def burst_while_the_switches_wait(lab: FabricLab, packets: int) -> int:
+    """How many of so many small packets from h1 arrive at h3 when ovs-vswitchd gets no processor meanwhile."""
+    with lab.net.inside("h3"):
+        sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sink.bind((PLAN.host("h3").ip, 0))
+    with lab.net.inside("h1"):
+        source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    switches = int(Path("/run/openvswitch/ovs-vswitchd.pid").read_text())
+    with sink, source:
+        source.connect(sink.getsockname())
+        source.send(b"first")  # finds the way: ARP, and what the datapath is to remember
+        sink.settimeout(5)
+        sink.recv(16)
+        os.kill(switches, signal.SIGSTOP)
+        try:
+            for _ in range(packets):
+                source.send(b"more")
+        finally:
+            os.kill(switches, signal.SIGCONT)
+        sink.settimeout(0.5)
+        arrived = 0
+        with suppress(TimeoutError):
+            while sink.recv(16):
+                arrived += 1
+    return arrived
+
+
+def test_switches_that_have_to_wait_for_a_processor_lose_nothing(lab: Sandbox) -> None:
+    # A socket's default buffer holds under 300 of these.
+    assert lab.run_sync(burst_while_the_switches_wait, 400) == 400
 
 
 async def counted(lab: FabricLab) -> dict[str, int]:
