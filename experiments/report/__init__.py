@@ -84,15 +84,15 @@ def _view(record: Record) -> dict[str, Any]:
             operations, counts, latency, lanes, faults, end, manifest.scenario.get("workload", {}).get("rate")
         ),
         "bins": (counts.width, latency.width),
-        "proofs": [proof.prove(fault) for fault in faults],
+        "proofs": [proof.prove(fault, results.availability if results else None) for fault in faults],
         "diagrams": [
-            (check, orders.diagram(check.details or {}), orders.comparison(check.details or {}, manifest.epoch))
+            (check, orders.diagrams(check.details), orders.comparison(check.details, manifest.epoch))
             for check in failed
         ],
         "marks": [
-            (broke / words.MILLISECOND, check.name)
+            (broke / words.MILLISECOND, words.spelled(check.name))
             for check in failed
-            if (broke := orders.broke_at(check.details or {}, manifest.epoch)) is not None
+            if (broke := orders.broke_at(check.details, manifest.epoch)) is not None
         ],
         "calibrations": proof.calibrations(results.fidelity.calibration, plan) if results and results.fidelity else [],
         "words": words,

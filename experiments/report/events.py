@@ -10,31 +10,15 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 
-from experiments.report.record import Event, FaultStep, Leader, Record, TraceEvent
+from experiments.history import Event, Operation
+from experiments.report.record import FaultStep, Record, TraceEvent
+from experiments.results import Leader
 
 #: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
 DOWN = "down"
-
-#: The errors of `apps.workload` that say that nobody answered.
-NO_ANSWER = ("timeout", "no leader")
-
-
-class Operation(msgspec.Struct, frozen=True, gc=False):
-    """One operation of a client. ``type`` is ``ok``, ``fail`` or ``info``; ``complete`` is None without a record."""
-
-    process: int
-    f: str
-    value: Any
-    invoke: int
-    complete: int | None
-    type: str
-    error: Any = None
-
-    @property
-    def refused(self) -> bool:
-        """Answered, and the answer is no: a compare-and-set that found another value. Nothing is broken by it."""
-        return self.type == "fail" and self.f == "cas" and self.error not in NO_ANSWER
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -50,6 +34,14 @@ class Fault(msgspec.Struct, frozen=True):
     @property
     def resolved(self) -> dict[str, Any]:
         return self.applied.resolved if self.applied else {}
+
+    @property
+    def healed_at(self) -> int | None:
+        """When the heal began: the step ``healed`` is written when it has been measured, some time after."""
+        if self.healed is None:
+            return None
+        asked = self.asked.asked if self.asked else {}
+        return min(self.healed.t, asked["at"] + asked["for"]) if {"at", "for"} <= set(asked) else self.healed.t
 
     @property
     def proof(self) -> bool | None:
@@ -83,21 +75,28 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 def operations(history: Iterable[Event]) -> list[Operation]:
-    """Invocations with their completions, in order of invocation; the nemesis is left out."""
-    pending: dict[int, Event] = {}
+    """Invocations with their completions, in order of invocation; the nemesis is left out.
+
+    Unlike `experiments.history.operations` it takes what there is: this is to look at, not to judge.
+    """
     made: list[Operation] = []
-    for event in history:
+    pending: dict[int, int] = {}
+    for at, event in enumerate(history):
         process = event.process
         if not isinstance(process, int):
             continue
         if event.type == "invoke":
-            pending[process] = event
-        elif (asked := pending.pop(process, None)) is not None:
-            made.append(Operation(process, event.f, event.value, asked.time, event.time, event.type, event.error))
-    made.extend(
-        Operation(process, asked.f, asked.value, asked.time, None, "info") for process, asked in pending.items()
-    )
-    made.sort(key=lambda operation: operation.invoke)
+            pending[process] = len(made)
+            made.append(Operation(process, event.f, event.value, "info", None, event.time, None, at, None))
+        elif (slot := pending.pop(process, None)) is not None:
+            made[slot] = replace(
+                made[slot],
+                type=event.type,
+                result=event.value,
+                complete=event.time,
+                returned=at,
+                error=None if event.error is UNSET else event.error,
+            )
     return made
 
 
@@ -107,7 +106,7 @@ def faults(steps: Iterable[FaultStep], planned: Sequence[Mapping[str, Any]]) -> 
     for step in steps:
         fault = found.get(step.fault) or Fault(step.fault, step.kind)
         if step.step in ("asked", "applied", "proved", "healed"):
-            fault = msgspec.structs.replace(fault, **{step.step: step})
+            fault = replace(fault, **{step.step: step})
         found[step.fault] = fault
     return [found[index] for index in sorted(found)]
 
@@ -168,7 +167,7 @@ def _lane(node: str, files: Sequence[Sequence[TraceEvent]], epoch: int, killed: 
         if until <= start:
             continue
         if stretches and (stretches[-1].role, stretches[-1].term) == (role, term):
-            stretches[-1] = msgspec.structs.replace(stretches[-1], end=until)
+            stretches[-1] = replace(stretches[-1], end=until)
         else:
             stretches.append(Stretch(start, until, role, term))
     return Lane(node, stretches, commits)

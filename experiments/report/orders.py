@@ -15,6 +15,7 @@ from experiments.report import words
 
 #: More bars than this do not fit a page.
 MOST_OPERATIONS = 22
+MOST_KEYS = 4
 #: How many of them come after the one that no order explains.
 AFTERWARDS = 5
 
@@ -81,6 +82,12 @@ class Comparison(msgspec.Struct, frozen=True):
     left_out: int
 
 
+def diagrams(details: Mapping[str, Any]) -> list[Diagram]:
+    """One for each key without an order, `MOST_KEYS` at most."""
+    found = [diagram(one) for one in (details, *details.get("others", ()))[:MOST_KEYS]]
+    return [one for one in found if one is not None]
+
+
 def diagram(details: Mapping[str, Any]) -> Diagram | None:
     """The operations on the key that has no order, around the one where the longest order breaks off."""
     try:
@@ -120,10 +127,10 @@ def diagram(details: Mapping[str, Any]) -> Diagram | None:
         for number, one in chosen
     ]
     sentence = ""
-    if blamed is not None:
-        held = f", and leaves {_brief(path.state)} there" if path and path.state is not None else ""
+    if blamed is not None and path is not None:
+        held = f", and leaves {_brief(path.state)} there" if path.state is not None else ""
         sentence = f"Every order gets stuck before {_text(asked[blamed])} is explained"
-        sentence += f": the longest has {words.plural(len(path.order), 'operation')}{held}." if path else "."
+        sentence += f": the longest has {words.plural(len(path.order), 'operation')}{held}."
     shown = (
         f"{len(chosen)} of {words.plural(len(numbered), 'operation')} on {details.get('key')} shown"
         if len(chosen) < len(numbered)

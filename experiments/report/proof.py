@@ -12,6 +12,7 @@ from experiments.report import words
 from experiments.report.events import Fault
 from experiments.report.fabric import caption
 from experiments.report.record import FaultStep
+from experiments.results import Availability
 from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan
 
@@ -60,8 +61,8 @@ class Proof(msgspec.Struct, frozen=True):
     mismatches: list[str]
 
 
-def prove(fault: Fault) -> Proof:
-    """Everything there is to show of ``fault``."""
+def prove(fault: Fault, availability: Availability | None) -> Proof:
+    """Everything there is to show of ``fault``, and what it cost."""
     matrices, mismatches = [], []
     for step, when in ((fault.proved, "while it lasted"), (fault.healed, "after the heal")):
         if step is None:
@@ -70,7 +71,7 @@ def prove(fault: Fault) -> Proof:
             matrices.append(_matrix(step, when))
         mismatches += [f"{_mismatch(one)}, {when}" for one in step.mismatches]
     tables = [_times(fault), *_impairments(fault)]
-    tables += [table for table in (_carrier(fault), _kill(fault)) if table is not None]
+    tables += [table for table in (_carrier(fault), _kill(fault), _cost(fault, availability)) if table is not None]
     return Proof(
         fault.index + 1,
         NAMES.get(fault.kind, fault.kind),
@@ -226,6 +227,22 @@ def _kill(fault: Fault) -> Table | None:
         )
         rows.append([node, "killed by SIGKILL", _status(exited.get(node)), back])
     return Table("Exit", ["node", "asked", "measured", "started again"], rows)
+
+
+def _cost(fault: Fault, availability: Availability | None) -> Table | None:
+    if availability is None:
+        return None
+    name, never = str(fault.index), "not in this run"
+    rows = [
+        [what, never if took[name] is None else words.span(took[name] or 0)]
+        for what, took in (
+            ("to a new leader", availability.new_leader),
+            ("to steady service", availability.interruption),
+            ("from the heal to steady service", availability.recovery),
+        )
+        if name in took
+    ]
+    return Table("What it cost", ["", "time"], rows) if rows else None
 
 
 def _status(status: int | None) -> str:

@@ -6,31 +6,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
+from experiments.history import Event
+from experiments.results import Results
 from topologies.plan import FabricPlan
 
 T = TypeVar("T")
 
-#: Jepsen's three verdicts (`:valid?`): true, false, or unknown.
-Valid: TypeAlias = bool | Literal["unknown"]
-
 
 class ReportError(ValueError):
     """There is nothing to report on, or no place to write to; the message says what and what to do."""
-
-
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """One line of the history; ``time`` in nanoseconds from the start of the workload."""
-
-    time: int
-    process: int | str
-    type: str
-    f: str
-    value: Any = None
-    error: Any = None
 
 
 class FaultStep(msgspec.Struct, frozen=True):
@@ -61,57 +49,6 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     role: str = ""
     term: int = 0
     index: int = 0
-
-
-class Check(msgspec.Struct, frozen=True):
-    name: str
-    valid: Valid = "unknown"
-    summary: str = ""
-    details: dict[str, Any] | None = None
-
-
-class Believable(msgspec.Struct, frozen=True):
-    valid: Valid = True
-    reasons: list[str] = []
-
-
-class Availability(msgspec.Struct, frozen=True):
-    """Counts of operations; ``longest_outage``, ``outage_at`` and each fault's ``recovery`` are nanoseconds."""
-
-    operations: int = 0
-    ok: int = 0
-    failed: int = 0
-    unknown: int = 0
-    share: float | None = None
-    longest_outage: int | None = None
-    outage_at: int | None = None
-    recovery: dict[str, int | None] = {}
-
-
-class Leader(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"}):
-    node: str
-    term: int
-    start: int
-    end: int | None = None
-
-
-class Fidelity(msgspec.Struct, frozen=True):
-    """``loop_lag_p99`` in nanoseconds, ``cpu_headroom`` a share; ``calibration`` by direction, before the workload."""
-
-    loop_lag_p99: int | None = None
-    cpu_headroom: float | None = None
-    calibration: dict[str, dict[str, Any]] = {}
-
-
-class Results(msgspec.Struct, frozen=True):
-    valid: Valid = "unknown"
-    exit_status: int | None = None
-    summary: str = ""
-    checks: list[Check] = []
-    believable: Believable = Believable()
-    availability: Availability | None = None
-    leaders: list[Leader] = []
-    fidelity: Fidelity | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):

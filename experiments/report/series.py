@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from experiments.report.events import Operation
+from experiments.availability import is_served
+from experiments.history import Operation
 from experiments.report.words import MILLISECOND, SECOND, nice_step
 
 #: What is drawn of every bin's latencies; 100 is the slowest.
@@ -53,7 +54,7 @@ def count(operations: Iterable[Operation], end: int) -> Counts:
         if operation.complete is None:
             continue
         slot = min(operation.complete // width, bins - 1)
-        if operation.type == "ok" or operation.refused:
+        if is_served(operation):
             counted.ok[slot] += 1
         elif operation.type == "fail":
             counted.fail[slot] += 1

@@ -7,10 +7,14 @@ from typing import Literal
 
 import msgspec
 
+from experiments.availability import service
+from experiments.client_checks import served
+from experiments.history import Operation
 from experiments.report import words
-from experiments.report.events import Fault, Operation, succession
-from experiments.report.record import Check, Leader, Record, Results, Valid
+from experiments.report.events import Fault, succession
+from experiments.report.record import Record
 from experiments.report.series import percentile
+from experiments.results import Check, Leader, Results, Valid
 
 State = Literal["held", "broken", "unknown", "doubtful", "unjudged"]
 
@@ -39,14 +43,13 @@ class KeyFigure(msgspec.Struct, frozen=True):
 
 
 def state(results: Results | None) -> State:
-    """What the run may claim. A run that is not to be believed claims nothing, unless the verdict says by its exit
-    status that what broke is broken all the same: no slow machine makes two leaders of one term."""
+    """What the run may claim. What was broken is broken on any machine; else one not to be believed claims nothing."""
     if results is None:
         return "unjudged"
-    if results.believable.valid is not True and results.exit_status != 1:
-        return "doubtful"
     if results.valid is False:
         return "broken"
+    if results.believable.valid is not True:
+        return "doubtful"
     return "held" if results.valid is True else "unknown"
 
 
@@ -61,9 +64,10 @@ def headline(record: Record, faults: Sequence[Fault], led: Sequence[Leader], end
         return Headline(found, f"{_sentence(reason)} What is below is no evidence about the system.")
     if found in ("broken", "unknown"):
         blamed = first_check(results, False if found == "broken" else "unknown")
-        why = f"{blamed.name}: {blamed.summary}" if blamed else results.summary
+        no = "not " if found == "broken" and blamed and blamed.name == "linearizable" else ""
+        why = f"{no}{words.spelled(blamed.name)}: {blamed.summary}" if blamed else results.summary
         return Headline(found, f"{told}. {_sentence(why)}")
-    parts = [part for part in (_succession(faults, led), _safety(results)) if part]
+    parts = [part for part in (_succession(record, faults, led), _safety(results)) if part]
     return Headline(found, f"{told}; {' and '.join(parts)}." if parts else f"{told}.")
 
 
@@ -77,45 +81,35 @@ def key_figures(
     """Operations, their outcomes and latency, the longest outage, the new leader, the recovery."""
     figures: list[KeyFigure] = []
     found = record.results.availability if record.results else None
-    ok = found.ok if found else sum(one.type == "ok" for one in operations)
-    total = found.operations if found else len(operations)
-    failed = found.failed if found else sum(one.type == "fail" for one in operations)
-    unknown = found.unknown if found else sum(one.type == "info" for one in operations)
-    if total:
+    if found is None:
+        found = served(service(operations))
+    if found.operations:
         asked = record.manifest.scenario.get("workload", {}).get("rate")
-        per_second = f"{words.figures(total * words.SECOND / end)} a second" + (f", {asked:g} asked" if asked else "")
-        figures.append(KeyFigure("operations", f"{total:,}", per_second))
-        proportion = found.share if found and found.share is not None else ok / total
-        figures.append(KeyFigure("succeeded", words.share(proportion), f"{failed:,} failed, {unknown:,} unknown"))
+        per_second = f"{words.figures(found.operations * words.SECOND / end)} a second"
+        per_second += f", {asked:g} asked" if asked else ""
+        figures.append(KeyFigure("operations", f"{found.operations:,}", per_second))
+        other = f"{found.refused:,} of them refused; " if found.refused else ""
+        other += f"{found.failed:,} failed, {found.unknown:,} unknown"
+        figures.append(KeyFigure("answered", words.share(found.share or 0.0), other))
     latency = sorted(one.complete - one.invoke for one in operations if one.type == "ok" and one.complete is not None)
     if latency:
         tail = f"99 % within {words.span(percentile(latency, 99))}"
         figures.append(KeyFigure("median latency", words.span(percentile(latency, 50)), tail))
-    if found and found.longest_outage is not None:
+    if found.longest_outage is not None:
         since = f"from {words.moment(found.outage_at)}" if found.outage_at is not None else ""
         figures.append(KeyFigure("longest outage", words.span(found.longest_outage), since))
-    if (change := _change(faults, led)) is not None:
-        fault, leader = change
-        figures.append(
-            KeyFigure(
-                "to a new leader", words.span(leader.start - _struck(fault)), f"{leader.node}, term {leader.term}"
-            )
-        )
+    if (election := _election(record, faults, led)) is not None:
+        took, leader = election
+        who = f"{leader.node}, term {leader.term}" if leader else "none in this run"
+        figures.append(KeyFigure("to a new leader", "never" if took is None else words.span(took), who))
     elif led:
-        figures.append(
-            KeyFigure("leader", led[-1].node, f"term {led[-1].term}" + ("" if len(led) > 1 else ", throughout"))
-        )
-    healed = {str(fault.index): fault for fault in faults if fault.healed}
-    recovered = {index: took for index, took in (found.recovery if found else {}).items() if index in healed}
-    if recovered:
-        never = [index for index, took in recovered.items() if took is None]
-        worst = max(recovered, key=lambda index: recovered[index] or 0)
-        many = f", the slowest of {len(recovered)}" if len(recovered) > 1 else ""
-        figures.append(
-            KeyFigure("recovery", "none", f"after the heal of fault {int(never[0]) + 1}")
-            if never
-            else KeyFigure("recovery", words.span(recovered[worst] or 0), f"after the heal{many}")
-        )
+        calm = "" if len(led) > 1 else ", throughout"
+        figures.append(KeyFigure("leader", led[-1].node, f"term {led[-1].term}{calm}"))
+    if found.recovery:
+        never = [index for index, took in found.recovery.items() if took is None]
+        worst = max((took or 0, index) for index, took in found.recovery.items())
+        of = f" of fault {int(never[0] if never else worst[1]) + 1}" if len(found.recovery) > 1 else ""
+        figures.append(KeyFigure("steady again", "never" if never else words.span(worst[0]), f"after the heal{of}"))
     return figures
 
 
@@ -177,39 +171,36 @@ def _links(links: Sequence[str]) -> str:
     return f"the link {names[0]}" if len(names) == 1 else f"the links {words.listed(names, 2)}"
 
 
-def _change(faults: Sequence[Fault], led: Sequence[Leader]) -> tuple[Fault, Leader] | None:
-    """The first fault after which another node led, and that node."""
+def _election(
+    record: Record, faults: Sequence[Fault], led: Sequence[Leader]
+) -> tuple[int | None, Leader | None] | None:
+    """After the first fault that took the leader: how long until the next one led, and who. None: no fault did."""
+    judged = record.results.availability if record.results else None
     for fault in faults:
         before, after = succession(led, fault)
-        until = fault.healed.t if fault.healed else None
-        if before is not None and after is not None and after.node != before and (until is None or after.start < until):
-            return fault, after
+        if judged is not None and str(fault.index) in judged.new_leader:
+            return judged.new_leader[str(fault.index)], after
+        if judged is None and before in fault.nodes_hit:
+            return (after.start - _struck(fault) if after else None), after
     return None
 
 
-def _succession(faults: Sequence[Fault], led: Sequence[Leader]) -> str:
-    change = _change(faults, led)
-    if change is None:
-        return f"{led[-1].node} led throughout" if len(led) == 1 and faults else ""
-    fault, leader = change
-    took = words.span(leader.start - _struck(fault))
-    return (
-        f"a new one led {took} later" if _lost_leader(fault, led) else f"{leader.node} took over the lead after {took}"
-    )
-
-
-def _lost_leader(fault: Fault, led: Sequence[Leader]) -> bool:
-    before, _ = succession(led, fault)
-    return before is not None and before in fault.nodes_hit
+def _succession(record: Record, faults: Sequence[Fault], led: Sequence[Leader]) -> str:
+    election = _election(record, faults, led)
+    if election is not None:
+        return "nobody led after that" if election[0] is None else f"a new one led {words.span(election[0])} later"
+    if len(led) == 1:
+        return f"{led[0].node} led throughout" if faults else ""
+    for fault in faults:
+        before, after = succession(led, fault)
+        if before is not None and after is not None and after.node != before:
+            return f"the lead went from {before} to {after.node}"
+    return ""
 
 
 def _safety(results: Results) -> str:
-    held = [check.name.lower() for check in results.checks if check.valid is True]
-    if any("acknowledged" in name or "lost" in name for name in held):
-        return "no acknowledged write was lost"
-    if any("linearizab" in name for name in held):
-        return "one order explains every answer"
-    return ""
+    held = {check.name for check in results.checks if check.valid is True}
+    return "no acknowledged write was lost" if "acknowledged_writes" in held else ""
 
 
 def _struck(fault: Fault) -> int:
@@ -218,7 +209,7 @@ def _struck(fault: Fault) -> int:
 
 def _lasted(fault: Fault) -> int:
     asked = fault.asked.asked.get("for") if fault.asked else None
-    return asked if isinstance(asked, int) else (fault.healed.t if fault.healed else 0) - _struck(fault)
+    return asked if isinstance(asked, int) else (fault.healed_at or 0) - _struck(fault)
 
 
 def _sentence(text: str) -> str:

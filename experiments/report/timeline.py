@@ -14,8 +14,10 @@ from typing import Any
 
 import msgspec
 
+from experiments.availability import is_served
+from experiments.history import Operation
 from experiments.report import words
-from experiments.report.events import DOWN, Fault, Lane, Operation
+from experiments.report.events import DOWN, Fault, Lane
 from experiments.report.series import RANKS, Counts, Latencies
 
 MS = words.MILLISECOND
@@ -163,7 +165,7 @@ def windows(faults: Sequence[Fault], end: int) -> list[Window]:
         if fault.applied is None:
             continue
         start = fault.applied.t / MS
-        until = (fault.healed.t if fault.healed else end) / MS
+        until = (end if fault.healed_at is None else fault.healed_at) / MS
         text = label(fault)
         busy = {window.row for window in placed if max(window.end, window.start + _label_length(window, end)) > start}
         row = next(row for row in range(len(placed) + 1) if row not in busy)
@@ -230,7 +232,7 @@ def _latency(operations: Sequence[Operation], latency: Latencies, end: int) -> P
 
     dots: dict[str, list[str]] = {"ok": [], "fail": [], "info": []}
     for one, took in zip(timed, spans, strict=True):
-        kind = "ok" if one.type == "ok" or one.refused else one.type if one.type in dots else "info"
+        kind = "ok" if is_served(one) else one.type
         mark = "v-7" if kind == "info" else "h.1"
         dots[kind].append(f"M{one.invoke // MS} {y(took):.0f}{mark}")
     shapes = [Shape("dots", kind, "".join(paths)) for kind, paths in dots.items() if paths]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 MILLISECOND = 1_000_000
@@ -66,6 +67,11 @@ def listed(names: Iterable[str], most: int = 12) -> str:
     if len(some) > most:
         return f"{', '.join(some[:most])} and {len(some) - most} more"
     return some[0] if len(some) == 1 else f"{', '.join(some[:-1])} and {some[-1]}" if some else "none"
+
+
+def spelled(name: str) -> str:
+    """A check's name as a person writes it: ``acknowledged writes``, ``election safety``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
 
 
 def unbroken(name: str) -> str:
