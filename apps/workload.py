@@ -9,7 +9,8 @@ more than is known:
 - ``info``: it may have taken effect, or may yet. The process (Jepsen's word for who does one thing after another) has
   thereby not ended its operation and never acts again; its thread goes on under the next process number.
 
-Both are driven by `Start` and `Stop`, requests of whoever runs them; `Stop` is answered when nothing is under way.
+Both are driven by `Start` and `Stop`, requests of whoever runs them; `Stop` is answered when nothing is under way, and
+a `RegisterClient` has read every register once more.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ class RegisterClient:
         self._next_at: Nanoseconds = 0
         self._operation: _Operation | None = None
         self._refusals = 0
+        self._last_reads = 0
         shares = [config.mix.get(f, 0.0) for f in _OPERATIONS]
         self._shares = [(f, sum(shares[: i + 1]) / sum(shares)) for i, f in enumerate(_OPERATIONS)]
 
@@ -151,9 +153,16 @@ class RegisterClient:
         return self._stop_at is not None and now >= self._stop_at
 
     def _finish(self, now: Nanoseconds) -> list[Effect]:
-        """Answer `Stop` if its time has come and nothing is under way."""
+        """When the time of `Stop` has come and nothing is under way: read every register once more, then answer.
+
+        The last reads are the witnesses that no acknowledged write has been lost since.
+        """
         if self._operation is not None or self._stop_request is None or not self._stopped(now):
             return []
+        if self._last_reads < self._config.keys:
+            key = f"k{self._last_reads}"
+            self._last_reads += 1
+            return [CancelTimer("next"), *self._invoke(now, "read", key, None, kv.Read(key))]
         (client, request), self._stop_request = self._stop_request, None
         return [CancelTimer("next"), Reply(client, request, kv.Done())]
 
@@ -163,9 +172,18 @@ class RegisterClient:
     def _begin(self, now: Nanoseconds) -> list[Effect]:
         if self._operation is not None or self._stopped(now):
             return []
-        self._next_at = now + self._gap()
+        self._schedule_next(now)
+        return self._invoke(now, *self._draw())
+
+    def _schedule_next(self, now: Nanoseconds) -> None:
+        """The gap counts from when this one was due, or the clients would fall behind their rate by every operation's
+        duration; but what a long outage kept from happening is not made up for in one burst.
+        """
+        late = now - self._next_at
+        self._next_at = (self._next_at if late < _SECOND / self._config.rate else now) + self._gap()
+
+    def _invoke(self, now: Nanoseconds, f: F, key: str, argument: Any, operation: kv.Operation) -> list[Effect]:
         self._sequence += 1
-        f, key, argument, operation = self._draw()
         # The session's earlier operations have all ended, so their answers need not be kept.
         command = kv.Command(f"{self._name}/{self._process}", self._sequence, self._sequence, operation)
         self._operation = _Operation(f, key, argument, command, now + self._config.timeout)
@@ -259,6 +277,8 @@ class RegisterClient:
             self._learn(operation, value)
         done = self._record(outcome, value if (operation.f, outcome) == ("read", "ok") else operation.argument, error)
         self._operation = None
+        if outcome != "ok" and self._last_reads:
+            self._last_reads = self._config.keys  # who does not answer one last read will not answer the others
         if outcome == "info":
             self._process += self._config.threads
             self._sequence = 0
