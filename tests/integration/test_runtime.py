@@ -511,8 +511,8 @@ def test_clients_use_a_raft_cluster_from_start_to_stop_and_leave_their_history(c
     for thread, client in enumerate(clients):
         history = client.trace("history")
         begun = [event for event in history if event["type"] == "invoke"]
-            assert all(start <= event["time"] <= stop for event in begun[:-5])
-            assert {(event["f"], event["value"][0]) for event in begun[-5:]} == {("read", f"k{key}") for key in range(5)}
+        assert all(start <= event["time"] <= stop for event in begun[:-2])
+        assert [(event["f"], event["value"][0]) for event in begun[-2:]] == [("read", "k0"), ("read", "k1")]
         assert {event["process"] % 2 for event in history} == {thread}
         assert sum(event["type"] == "ok" for event in history) > 30
         assert len(history) == 2 * len(begun)
