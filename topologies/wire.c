@@ -42,7 +42,9 @@ enum {
     TABLE_SCALE_BITS = 16,           /* table entries are multiples of the jitter, times 2^16 */
     OCTAVES = 33,                    /* the delay histogram: 128 linear steps an octave of nanoseconds, up to 2^39 */
     STEPS = 128,
-    SPIN_NS = 30000,                 /* nearer to a deadline than this, poll instead of sleeping */
+    SPIN_NS = 30000,                 /* nearer to a deadline than this, poll instead of sleeping … */
+    SPIN_SHARE = 10,                 /* … for a tenth of all time at most: the machine has other things to do */
+    SPIN_SAVED_NS = 1000000,         /* how much of that share may be saved up */
     LATE_NS = 1000000,               /* a frame sent this long after its time is counted as late */
 };
 #define HELD_BYTES_MAX ((size_t)256 << 20)
@@ -565,19 +567,26 @@ int main(int count, char **arguments)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
     if (poller < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, control, &event) < 0)
         die("the command socket");
+    int64_t allowance = 0, before = clock_now();
+    bool spinning = false;
     for (;;) {
         int64_t now = clock_now();
+        allowance += (now - before) / SPIN_SHARE - (spinning ? now - before : 0);
+        if (allowance > SPIN_SAVED_NS || allowance < -SPIN_SAVED_NS)
+            allowance = allowance > 0 ? SPIN_SAVED_NS : -SPIN_SAVED_NS;
+        before = now;
         for (int i = 0; i < READ_BATCH && heap_used && heap[0].due <= now; i++) {
             int64_t due = heap[0].due;
             transmit(due, pop());
             now = clock_now();
         }
         struct timespec timeout = {0, 0}, *until = heap_used ? &timeout : NULL;
-        if (heap_used && heap[0].due - now > SPIN_NS) {
-            int64_t sleep = heap[0].due - now - SPIN_NS;
+        int64_t sleep = heap_used ? heap[0].due - now - (allowance > SPIN_NS ? SPIN_NS : 0) : 0;
+        if (sleep > 0) {
             timeout.tv_sec = sleep / 1000000000;
             timeout.tv_nsec = sleep % 1000000000;
         }
+        spinning = heap_used && sleep <= 0 && heap[0].due > now;
         struct epoll_event events[64];
         int ready = epoll_pwait2(poller, events, 64, until, NULL);
         if (ready < 0 && errno != EINTR)
