@@ -123,12 +123,13 @@ class Fabric(Mininet):
         self._wanted_datapath = datapath
         self._log_directory = log_directory
         self.ovs: OpenVSwitch | None = None
+        self._begun = False
 
     # -- life
 
     def start(self) -> None:
         """Build what there is not yet, and start the switches; return when Open vSwitch has every port."""
-        _require_sandbox()
+        self._begin()
         with _typed_errors():
             self.ovs = OpenVSwitch(
                 openvswitch.choose_datapath(self._wanted_datapath), log_directory=self._log_directory
@@ -143,7 +144,7 @@ class Fabric(Mininet):
 
     def build(self) -> None:
         """Make the namespaces and links; `start` does, too."""
-        _require_sandbox()
+        self._begin()
         _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
         with _typed_errors(), Netlink() as ours:
             self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
@@ -162,6 +163,8 @@ class Fabric(Mininet):
 
     def stop(self) -> None:
         """Take everything away again. Where the sandbox goes too there is no need to: the kernel does it."""
+        if not self._begun:
+            return
         if (prober := self.__dict__.pop("prober", None)) is not None:
             prober.close()
         for node in (*self.hosts, *self.switches):
@@ -179,7 +182,7 @@ class Fabric(Mininet):
         for host in self.plan.hosts:
             netns.remove(host.name)
         self.hosts, self.switches, self.links, self.nameToNode = [], [], [], {}
-        self.built = False
+        self.built = self._begun = False
 
     def __enter__(self) -> Fabric:
         try:
@@ -201,6 +204,7 @@ class Fabric(Mininet):
         deadline = time.monotonic() + timeout
         await self._wait_connected(deadline)
         missing = readiness_pairs(self.plan)
+        patience = 0.1
         while missing:
             left = deadline - time.monotonic()
             if left <= 0:
@@ -209,8 +213,10 @@ class Fabric(Mininet):
                     f"the fabric does not forward after {timeout:g} s: {len(missing)} of "
                     f"{len(readiness_pairs(self.plan))} probes are missing, the first from {sender} to {receiver}"
                 )
-            cells = await self.prober.measure(missing, probes=1, timeout=min(0.1, left))
+            cells = await self.prober.measure(missing, probes=1, timeout=min(patience, left))
             missing = [pair for pair in missing if not cells[pair].arrived]
+            # A large fabric may only be slow to find its first paths: more probes would make it slower.
+            patience *= 2
 
     # -- what runs in it, and what is seen of it
 
@@ -294,6 +300,12 @@ class Fabric(Mininet):
             ovs.configure(openvswitch.controllers(switches, self._controller))
 
     # -- how it is built
+
+    def _begin(self) -> None:
+        """From here on there may be something that is ours to take away."""
+        if not self._begun:
+            _require_sandbox()
+            self._begun = True
 
     def _build_hosts(self, here: int) -> None:
         for link in self.plan.links:

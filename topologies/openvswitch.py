@@ -153,7 +153,7 @@ def forget_cached_flows() -> None:
     milliseconds, more under load. Raises `OpenVSwitchError`.
     """
     try:
-        answer = _call(RUN_DIRECTORY / "ovs-vswitchd.ctl", "revalidator/purge", [])
+        answer = _call(_control_socket(), "revalidator/purge", [])
     except OSError as error:
         raise OpenVSwitchError(f"ovs-vswitchd does not answer: {error}") from error
     if answer["error"] is not None:
@@ -263,8 +263,8 @@ class OpenVSwitch:
         """End both daemons, and with them their datapath."""
         if self.datapath == "system" and self._daemons:
             # The kernel's datapath outlives the daemon unless it is told to clean up.
-            command = [program("ovs-appctl"), "-t", str(RUN_DIRECTORY / "ovs-vswitchd.ctl"), "exit", "--cleanup"]
-            subprocess.run(command, capture_output=True, check=False)
+            command = [program("ovs-appctl"), "-t", "ovs-vswitchd", "exit", "--cleanup"]
+            subprocess.run(command, capture_output=True, check=False, env=_environment())
         for daemon in reversed(self._daemons):
             daemon.kill()
         for daemon in self._daemons:
@@ -279,12 +279,10 @@ class OpenVSwitch:
             "-vsyslog:off",
             "--no-chdir",
             f"--pidfile={RUN_DIRECTORY / name}.pid",
-            f"--unixctl={RUN_DIRECTORY / name}.ctl",
             f"--log-file={self._logs / name}.log",
         ]
-        environment = {**os.environ, "OVS_RUNDIR": str(RUN_DIRECTORY)}
         # A session of its own, so that an interrupt typed at a prompt does not take the switches down.
-        daemon = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        daemon = subprocess.Popen(command, env=_environment(), stdin=subprocess.DEVNULL, start_new_session=True)
         # The switches stand for hardware, which a busy host does not slow down. Threads started later inherit it.
         with contextlib.suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, daemon.pid, -10)
@@ -309,6 +307,15 @@ class OpenVSwitch:
         operation = {"op": "select", "table": table, "where": list(where), "columns": columns}
         rows: list[dict[str, Any]] = self.transact([operation])[0]["rows"]
         return rows
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OVS_RUNDIR": str(RUN_DIRECTORY)}
+
+
+def _control_socket() -> Path:
+    """Where ovs-vswitchd takes commands; ovs-appctl, too, looks for it by the process's number."""
+    return RUN_DIRECTORY / f"ovs-vswitchd.{int((RUN_DIRECTORY / 'ovs-vswitchd.pid').read_text())}.ctl"
 
 
 def _widen_port_buffers(pid: int) -> None:

@@ -375,6 +375,26 @@ def test_a_fabric_is_not_built_in_the_machines_own_namespaces() -> None:
         Fabric(PLAN).start()
 
 
+def refused(_: Empty) -> tuple[str, bool, list[str]]:
+    """What a fabric says where somebody else's network is, and what is left of that."""
+    os.mkdir("/run/netns")
+    Path("/run/netns/h1").touch()
+    subprocess.run("ip link add eth0 group 91 type veth peer leaf1 && ip link set eth0 up", shell=True, check=True)
+    try:
+        with Fabric(PLAN, controller=None):
+            return "nothing", False, []
+    except FabricError as error:
+        return str(error), Path("/run/netns/h1").exists(), sorted(os.listdir("/sys/class/net"))
+
+
+def test_a_fabric_that_is_refused_takes_nothing_of_others_away(tmp_path: Path) -> None:
+    with Sandbox(Empty, out=tmp_path) as sandbox:
+        says, name_is_there, interfaces = sandbox.run_sync(refused)
+    assert "this network namespace is in use, it has eth0" in says
+    assert name_is_there
+    assert interfaces == ["eth0", "leaf1", "lo"]
+
+
 def test_constructing_a_fabric_touches_nothing_of_the_machine(tmp_path: Path) -> None:
     limits = [Path("/proc/sys", name) for name in ("net/core/wmem_max", "net/ipv4/neigh/default/gc_thresh1")]
     before = [limit.read_text() for limit in limits]
