@@ -165,8 +165,10 @@ class Fabric(Mininet):
         """Take everything away again. Where the sandbox goes too there is no need to: the kernel does it."""
         if not self._begun:
             return
-        if (prober := self.__dict__.pop("prober", None)) is not None:
-            prober.close()
+        if "prober" in self.__dict__:
+            self.prober.close()
+        for known in ("prober", "dataplane", "_counted"):
+            self.__dict__.pop(known, None)
         for node in (*self.hosts, *self.switches):
             node.terminate()
         if self.ovs is not None:

@@ -306,20 +306,23 @@ class Empty:
     """A sandbox in which nothing is built yet."""
 
 
-def lives(_: Empty) -> list[tuple[list[str], list[str]]]:
-    """Interfaces and names of namespaces after each of two lives of a fabric."""
-    left = []
+async def lives(_: Empty) -> list[tuple[int, list[str], list[str]]]:
+    """What h1's link carried in each of a fabric's two lives, and interfaces and names of namespaces after it."""
+    seen = []
+    net = Fabric(PLAN, controller=None)
     for _life in range(2):
-        with Fabric(PLAN, controller=None) as net:
+        with net:
             net["h1"].cmd("true")
-            assert len(os.listdir("/run/netns")) == len(PLAN.hosts)
-        left.append((os.listdir("/sys/class/net"), os.listdir("/run/netns")))
-    return left
+            before = net.link_counters()["h1>leaf1"].packets
+            await net.prober.measure([("h1", "h2")], probes=1, timeout=0.2)  # an ARP request that nobody answers
+            carried = net.link_counters()["h1>leaf1"].packets - before
+        seen.append((min(carried, 1), os.listdir("/sys/class/net"), os.listdir("/run/netns")))
+    return seen
 
 
 def test_a_stopped_fabric_leaves_nothing_and_can_be_started_again(tmp_path: Path) -> None:
     with Sandbox(Empty, out=tmp_path) as sandbox:
-        assert sandbox.run_sync(lives) == [(["lo"], [])] * 2
+        assert sandbox.run_sync(lives) == [(1, ["lo"], [])] * 2
 
 
 async def waits_in_vain(_: Empty, controller: str | None) -> None:
