@@ -245,7 +245,7 @@ class RaftProperties:
 
     def _commit(self, node: _Node, witness: Witness, upto: int, term: int) -> list[Violation]:
         if upto > len(node.log):
-            raise _impossible(witness, f"committed {upto} entries of a log that ends at {len(node.log)}")
+            raise _impossible(witness, f"committed up to {upto} in a log that ends at {len(node.log)}")
         found: list[Violation] = []
         self._latest_commit_term = max(self._latest_commit_term, term)
         later = [leader for elected_in, leader in self._leaders.items() if elected_in > term]
@@ -285,5 +285,5 @@ class RaftProperties:
 
 def _impossible(witness: Witness, what: str) -> TraceError:
     return TraceError(
-        f"nodes/{witness.node}/trace/{witness.incarnation}.ndjson:{witness.line}: {what}; the trace is not whole"
+        f"nodes/{witness.node}/trace/{witness.incarnation}.ndjson:{witness.line}: {what}; nothing can be decided from this trace"
     )

@@ -232,7 +232,7 @@ def test_what_had_not_reached_the_disk_is_gone_after_a_restart_be_it_entries_or_
     ("ev", "keys", "says"),
     [
         ("append", {"first": 4, "terms": [1], "digests": ["1z"]}, "appended at 4 to a log that ends at 1"),
-        ("commit", {"index": 2, "term": 1}, "committed 2 entries of a log that ends at 1"),
+        ("commit", {"index": 2, "term": 1}, "committed up to 2 in a log that ends at 1"),
         ("started", {"term": 1, "vote": None, "last": 3, "last_term": 1}, "recovered a log that ends at 3 with term 1"),
         ("started", {"term": 1, "vote": None, "last": 1, "last_term": 7}, "recovered a log that ends at 1 with term 7"),
     ],
@@ -352,7 +352,7 @@ def test_a_trace_that_is_none_is_refused_with_its_place(tmp_path: Path, lines: l
 
 
 def test_the_traces_of_a_minute_on_five_nodes_are_checked_in_seconds() -> None:
-    """12,000 entries; measured at 0.2 s, so the bound is for work that grows faster than the trace does."""
+    """12,000 entries take a fraction of a second: the bound is for work that grows faster than the trace."""
     script = Script()
     nodes = "a b c d e"
     script.start(*nodes.split())
