@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 
+from experiments.metrics import Metrics
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
@@ -62,10 +63,27 @@ def write_run(folder: Path, kind: str, *, seed: int = 7, duration: int = 20, rat
         (folder / "nodes" / name / "trace").mkdir(parents=True)
         for incarnation, lines in enumerate(files):
             _write_lines(folder / "nodes" / name / "trace" / f"{incarnation}.ndjson", lines)
+    _write_metrics(rng, folder, kind, length, strike, heal)
     if kind != "died":
         results = _results(kind, operations, strike, heal, elected)
         (folder / "results.json").write_text(json.dumps(results, indent=1))
     return folder
+
+
+def _write_metrics(rng: random.Random, folder: Path, kind: str, length: int, strike: int, heal: int) -> None:
+    """Counters of every direction once a second, and what was idle; of the run that died, a stream without an end."""
+    metrics = Metrics(folder)
+    counted: dict[str, float] = {}
+    for t in range(SECOND, length, SECOND):
+        samples = [(t, "machine", "cpu_idle_share", 0.02 if kind == "unbelievable" else rng.uniform(0.3, 0.5))]
+        for link in LeafSpine(2, 3, 4).links:
+            for way in link.directions:
+                dead = kind == "link-down" and strike < t <= heal and link.name.startswith("leaf1-")
+                counted[way] = counted.get(way, 0.0) + (0 if dead else rng.randint(180, 260))
+                samples.append((t, way, "packets", counted[way]))
+        metrics.write(samples)
+    if kind != "died":
+        metrics.close()
 
 
 def _write_client_traces(folder: Path, history: list[dict[str, Any]]) -> None:

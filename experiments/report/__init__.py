@@ -70,6 +70,7 @@ def _view(record: Record) -> dict[str, Any]:
     latency = series.latencies(operations, end, counts.width)
     failed = [check for check in results.checks if check.valid is False] if results else []
     plan = manifest.plan
+    rate = manifest.scenario.get("workload", {}).get("rate")
     drawn: list[Any] = [fault for fault in faults if fault.applied is not None]
     return {
         "record": record,
@@ -80,9 +81,7 @@ def _view(record: Record) -> dict[str, Any]:
         "drawings": [(fault, fabric.draw(plan, manifest.placement, fault)) for fault in drawn or [None]]
         if plan
         else [],
-        "timeline": timeline.build(
-            operations, counts, latency, lanes, faults, end, manifest.scenario.get("workload", {}).get("rate")
-        ),
+        "timeline": timeline.build(operations, counts, latency, lanes, faults, end, rate, record.metrics, plan),
         "bins": (counts.width, latency.width),
         "proofs": [proof.prove(fault, results.availability if results else None) for fault in faults],
         "diagrams": [

@@ -71,8 +71,9 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """A run as it was recorded. ``traces``: for each node, the events of each incarnation. ``missing``: a sentence
-    for everything that should be there and is not, or cannot be read."""
+    """A run as it was recorded. ``traces``: for each node, the events of each incarnation. ``metrics``: of each source
+    and metric, its samples as (time, value). ``missing``: a sentence for everything that should be there and is not, or
+    cannot be read."""
 
     name: str
     manifest: Manifest
@@ -80,6 +81,7 @@ class Record(msgspec.Struct, frozen=True):
     faults: list[FaultStep]
     traces: dict[str, list[list[TraceEvent]]]
     results: Results | None
+    metrics: dict[tuple[str, str], list[tuple[int, float]]]
     missing: list[str]
 
 
@@ -93,7 +95,7 @@ def read_record(run: Path) -> Record:
         )
     missing: list[str] = []
     manifest = _document(run / "manifest.json", Manifest, missing, "what was run, and on what, is not known")
-    results = _document(run / "results.json", Results, missing, "the run ended before it was judged")
+    results = _document(run / "results.json", Results, missing, "the run has no verdict")
     history = _history(run, manifest.epoch if manifest else None, missing)
     faults = _lines(run / "faults.jsonl", FaultStep, missing, "no fault was recorded")
     traces = {
@@ -102,7 +104,8 @@ def read_record(run: Path) -> Record:
     }
     if not any(files for files in traces.values()):
         missing.append("nodes/*/trace: not there; who led when is not known from the nodes themselves")
-    return Record(run.name, manifest or Manifest(), history, faults, traces, results, missing)
+    metrics = _metrics(run, missing)
+    return Record(run.name, manifest or Manifest(), history, faults, traces, results, metrics, missing)
 
 
 def _history(run: Path, epoch: int | None, missing: list[str]) -> list[Event]:
@@ -115,6 +118,32 @@ def _history(run: Path, epoch: int | None, missing: list[str]) -> list[Event]:
     missing.append("history.jsonl: not there; operations are shown as each client recorded them")
     # Clients write times of the machine's clock.
     return [msgspec.structs.replace(event, time=event.time - epoch) for event in events]
+
+
+def _metrics(run: Path, missing: list[str]) -> dict[tuple[str, str], list[tuple[int, float]]]:
+    """From the stream of a run that died as from the table of one that ended; nothing is missed where neither is."""
+    path = next((run / name for name in ("metrics.parquet", "metrics.arrows") if (run / name).exists()), None)
+    samples: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    if path is None:
+        return samples
+    import pyarrow as pa
+
+    batches: list[Any] = []
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            batches = [pyarrow.parquet.read_table(path)]
+        else:
+            batches.extend(pa.ipc.open_stream(path.read_bytes()))
+    except (OSError, pa.ArrowInvalid) as error:  # the end of a stream that was cut off is no loss
+        if path.suffix == ".parquet":
+            missing.append(f"{path.name}: cannot be read ({error}); what links carried is not shown")
+    for batch in batches:
+        columns = (batch.column(name).to_pylist() for name in ("t", "source", "metric", "value"))
+        for t, source, metric, value in zip(*columns, strict=True):
+            samples.setdefault((source, metric), []).append((t, value))
+    return samples
 
 
 def _by_incarnation(folder: Path) -> list[Path]:

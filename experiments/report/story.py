@@ -58,7 +58,7 @@ def headline(record: Record, faults: Sequence[Fault], led: Sequence[Leader], end
     told = f"{_subject(record)} {_ordeal(faults, led, end)}"
     results = record.results
     if results is None:
-        return Headline(found, f"{told}. The run ended before it was judged: what it had recorded is below.")
+        return Headline(found, f"{told}. The run was not judged; what it had recorded is below.")
     if found == "doubtful":
         reason = results.believable.reasons[0] if results.believable.reasons else "no reason is on record"
         return Headline(found, f"{_sentence(reason)} What is below is no evidence about the system.")
@@ -88,9 +88,9 @@ def key_figures(
         per_second = f"{words.figures(found.operations * words.SECOND / end)} a second"
         per_second += f", {asked:g} asked" if asked else ""
         figures.append(KeyFigure("operations", f"{found.operations:,}", per_second))
-        other = f"{found.refused:,} of them refused; " if found.refused else ""
-        other += f"{found.failed:,} failed, {found.unknown:,} unknown"
-        figures.append(KeyFigure("answered", words.share(found.share or 0.0), other))
+        counted = ((found.refused, "refused"), (found.failed, "failed"), (found.unknown, "unknown"))
+        others = [f"{number:,} {what}" for number, what in counted if number]
+        figures.append(KeyFigure("answered", words.share(found.share or 0.0), ", ".join(others) or "and all succeeded"))
     latency = sorted(one.complete - one.invoke for one in operations if one.type == "ok" and one.complete is not None)
     if latency:
         tail = f"99 % within {words.span(percentile(latency, 99))}"

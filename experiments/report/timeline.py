@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +20,7 @@ from experiments.history import Operation
 from experiments.report import words
 from experiments.report.events import DOWN, Fault, Lane
 from experiments.report.series import RANKS, Counts, Latencies
+from topologies.plan import FabricPlan
 
 MS = words.MILLISECOND
 
@@ -27,6 +29,12 @@ NOTICEABLY_BEHIND = 10
 
 #: Pixels of the time axis on paper.
 NARROW = 560
+
+#: More lines than this cannot be told apart, and more labels have no room.
+MOST_SPINES, MOST_LABELS = 4, 6
+
+#: Samples, as (time, value), by source and metric.
+Metrics: TypeAlias = Mapping[tuple[str, str], Sequence[tuple[int, float]]]
 
 RANK_NAMES = {50: "p50", 95: "p95", 99: "p99", 100: "max"}
 
@@ -123,8 +131,10 @@ def build(
     faults: Sequence[Fault],
     end: int,
     asked_rate: float | None,
+    metrics: Metrics,
+    plan: FabricPlan | None,
 ) -> Timeline:
-    """``end`` in nanoseconds; ``asked_rate`` is the workload's, operations a second."""
+    """``end`` in nanoseconds; ``asked_rate`` is the workload's, operations a second; ``metrics`` as in `Record`."""
     step = words.nice_step(end / words.SECOND, 12)
     ticks = [
         (number * step * 1000, words.figures(number * step))
@@ -132,7 +142,8 @@ def build(
     ]
     panels = [_throughput(counts, end, asked_rate), _latency(operations, latency, end), _errors(counts, end)]
     behind = _behind(lanes, counts.width, end)
-    panels += [panel for panel in (_lag(behind, counts.width, end),) if panel is not None]
+    more = (_lag(behind, counts.width, end), _uplinks(metrics, plan, faults, end), _machine(metrics, end))
+    panels += [panel for panel in more if panel is not None]
     tracks = [
         Track(lane.node, [_bar(one.start, one.end, one.role, one.term) for one in lane.stretches if one.end > 0])
         for lane in lanes
@@ -244,8 +255,10 @@ def _latency(operations: Sequence[Operation], latency: Latencies, end: int) -> P
         known = [value for value in heights if value is not None]
         if known:
             labels.append(Label(RANK_NAMES[rank], RANK_NAMES[rank], known[-1]))
-    decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
-    ticks = [Tick(y(10.0**decade), words.span(10.0**decade)) for decade in decades]
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    factors = (1, 2, 5) if math.log10(high / low) < 3 else (1,)
+    values = [factor * 10.0**decade for decade in decades for factor in factors]
+    ticks = [Tick(y(value), words.span(value)) for value in values if low <= value <= high]
     return Panel(
         "latency", "Latency", "by the time of asking; logarithmic", height, ticks, shapes, _apart(labels, height)
     )
@@ -322,6 +335,62 @@ def _lag(behind: dict[str, list[int]], width: int, end: int) -> Panel | None:
     )
 
 
+def _uplinks(metrics: Metrics, plan: FabricPlan | None, faults: Sequence[Fault], end: int) -> Panel | None:
+    """Packets a second that leaves send up to each spine, and in each direction that a fault cut or impaired."""
+    if plan is None:
+        return None
+    lines: list[tuple[str, str, list[tuple[int, int, float]]]] = []
+    for number, spine in enumerate(plan.by_role("spine")):
+        ways = [way for link in plan.links_of(spine.name) for way in link.directions if way.endswith(f">{spine.name}")]
+        together: dict[int, float] = {}
+        for way in ways:
+            for t, packets in metrics.get((way, "packets"), ()):
+                together[t] = together.get(t, 0.0) + packets
+        lines.append(
+            (f"to {spine.name}", f"node{(number + 1) % 7}" if number < MOST_SPINES else "asked", _rates(together))
+        )
+    touched = [way for fault in faults for way in fault.resolved.get("directions", ())]
+    cut = {name for fault in faults for name in fault.resolved.get("links", ())}
+    touched += [way for link in plan.links if link.name in cut for way in link.directions]
+    for way in dict.fromkeys(touched):
+        lines.append((way, "touched", _rates(dict(metrics.get((way, "packets"), ())))))
+    lines = [line for line in lines if line[2]]
+    top = max((rate for _, _, steps in lines for _, _, rate in steps), default=0.0) * 1.06
+    if not top:
+        return None
+    height = 84
+    shapes = [
+        Shape("line", series, _levels([(start, stop, _y(rate, top, height)) for start, stop, rate in steps], end))
+        for _, series, steps in lines
+    ]
+    labels = [Label(name, series, _y(steps[-1][2], top, height)) for name, series, steps in lines[-MOST_LABELS:]]
+    unit = "packets a second from the leaves to each spine" + (
+        ", and in the directions that were hit" if touched else ""
+    )
+    return Panel("uplinks", "Uplinks", unit, height, _ticks(top, height, 3), shapes, _apart(labels, height))
+
+
+def _rates(counted: Mapping[int, float]) -> list[tuple[int, int, float]]:
+    """A counter's samples as (from, to, count a second)."""
+    return [
+        (before, after, (counted[after] - counted[before]) * words.SECOND / (after - before))
+        for before, after in pairwise(sorted(counted))
+    ]
+
+
+def _machine(metrics: Metrics, end: int) -> Panel | None:
+    samples = metrics.get(("machine", "cpu_idle_share"))
+    if not samples:
+        return None
+    height = 40
+    steps = [(a, b, _y(1 - idle, 1.0, height)) for (a, _), (b, idle) in pairwise([(0, 0.0), *samples])]
+    line = _levels(steps, end)
+    ticks = [Tick(height, "0"), Tick(0, f"100{words.THIN}%")]
+    return Panel(
+        "machine", "Machine", "share of processor time in use", height, ticks, [Shape("line", "asked", line)], []
+    )
+
+
 def _bar(start: int, end: int, role: str, term: int) -> Bar:
     top, height = _BARS.get(role, _BARS["follower"])
     left = max(0, start) / MS
@@ -346,6 +415,12 @@ def _steps(heights: Sequence[float], width: int, end: int) -> str:
             path.append(f"M0 {text}" if before is None else f"H{slot * width // MS}V{text}")
             before = text
     return "".join(path) + f"H{end // MS}" if path else ""
+
+
+def _levels(steps: Sequence[tuple[int, int, float]], end: int) -> str:
+    """Levels from one time to another, in nanoseconds, joined."""
+    inside = [(start // MS, min(stop, end) // MS, f"{y:.1f}") for start, stop, y in steps if start < end]
+    return "".join(f"{'L' if number else 'M'}{start} {y}H{stop}" for number, (start, stop, y) in enumerate(inside))
 
 
 def _joined(heights: Sequence[float | None], width: int, end: int) -> str:

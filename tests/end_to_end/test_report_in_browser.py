@@ -244,11 +244,11 @@ def plot_area(page: Page) -> tuple[float, float, float]:
 def test_pointing_at_a_moment_reads_its_values_from_every_panel(browser: Browser, reports: dict[str, Path]) -> None:
     page = Page(browser, reports["held"])
     left, width, y = plot_area(page)
-    page.mouse("mouseMoved", left + width * 0.45, y)
+    page.mouse("mouseMoved", left + width * 0.453, y)
     read = page.evaluate("document.getElementById('readout').innerText")
     assert read.startswith("9.0")
     data = json.loads(page.evaluate("document.getElementById('data').textContent"))
-    assert f"answered\n{data['counts']['ok'][9_000 // data['counts']['width']]} /s" in read
+    assert f"answered\n{data['counts']['ok'][9_060 // data['counts']['width']]} /s" in read
     assert "n1\nleader, term 2" in read
     assert "n3\npre-candidate, term 1" in read
     page.mouse("mouseMoved", left + width * 0.45, 5)

@@ -307,7 +307,7 @@ def test_a_run_claims_no_more_than_its_verdict(valid: Valid, believable: bool, s
         ("impaired", "Held. Five Raft nodes ran for 6 s with 20 ms ± 5 ms, 10 % loss on leaf1>spine1; n3 led"),
         ("killed", "Held. Five Raft nodes had their leader killed and started again after 6 s; a new one led 309 ms"),
         ("unbelievable", "Not to be believed. Fault 1 (partition) had no effect as asked: n3 hears n1, n1"),
-        ("died", "No verdict. Five Raft nodes lost their leader to a partition. The run ended before it was judged"),
+        ("died", "No verdict. Five Raft nodes lost their leader to a partition. The run was not judged"),
     ],
 )
 def test_the_first_sentence_says_what_happened(kind: str, sentence: str, runs: dict[str, Path]) -> None:
@@ -394,6 +394,24 @@ def test_operations_of_a_run_that_died_come_from_its_clients(runs: dict[str, Pat
     record = read_record(runs["died"])
     assert len(events.operations(record.history)) > 1000
     assert record.history[0].time < SECOND, "relative to the start of the workload"
+
+
+def test_links_that_were_cut_carry_nothing_meanwhile(runs: dict[str, Path]) -> None:
+    record = read_record(runs["link-down"])
+    up = record.metrics["leaf1>spine2", "packets"]
+    moved = {t // SECOND: after - before for (_, before), (t, after) in itertools.pairwise(up)}
+    assert {second for second, packets in moved.items() if packets == 0} == set(range(7, 13))
+    page = text_of(write_report(runs["link-down"]).read_text())
+    for shown in ("to spine1", "to spine2", "leaf1&gt;spine2", "spine1&gt;leaf1"):
+        assert shown in page
+
+
+def test_metrics_of_a_run_that_died_are_read_as_far_as_they_got(runs: dict[str, Path], tmp_path: Path) -> None:
+    whole = (runs["died"] / "metrics.arrows").read_bytes()
+    run = write_run(tmp_path / "run", "died")
+    (run / "metrics.arrows").write_bytes(whole[: len(whole) // 2])
+    seen = len(read_record(run).metrics["machine", "cpu_idle_share"])
+    assert 5 <= seen < len(read_record(runs["died"]).metrics["machine", "cpu_idle_share"]) == 19
 
 
 def test_a_folder_that_no_run_has_left_is_refused(tmp_path: Path) -> None:
