@@ -30,7 +30,7 @@ from topologies import netns, openvswitch
 from topologies.dataplane import OvsDataplane
 from topologies.nodes import FabricHost, FabricLink, FabricSwitch, Mininet
 from topologies.openvswitch import OpenVSwitch, OpenVSwitchError
-from topologies.plan import End, FabricPlan, Link, PlanError
+from topologies.plan import HOST_MTU, End, FabricPlan, Link, PlanError
 from topologies.probe import Prober, readiness_pairs
 from topologies.rtnetlink import (
     IFF_UP,
@@ -45,8 +45,6 @@ from topologies.rtnetlink import (
     set_group,
     set_state,
 )
-
-HOST_MTU = 1500
 
 #: What TCP does in the hosts, whatever the machine's default is: on their routes, see `rtnetlink.new_route`.
 CONGESTION_CONTROL = "cubic"
@@ -132,7 +130,9 @@ class Fabric(Mininet):
         self._begin()
         with _typed_errors():
             self.ovs = OpenVSwitch(
-                openvswitch.choose_datapath(self._wanted_datapath), log_directory=self._log_directory
+                openvswitch.choose_datapath(self._wanted_datapath),
+                segmentation_offload=self.plan.mtu == HOST_MTU,
+                log_directory=self._log_directory,
             )
             self.ovs.start()
             if not self.built:

@@ -163,12 +163,16 @@ def forget_cached_flows() -> None:
 class OpenVSwitch:
     """The two daemons. `start` makes them, `configure` tells them what to be, `stop` ends them.
 
-    ``log_directory`` gets their logs, ``ovsdb-server.log`` and ``ovs-vswitchd.log``; without, they stay in the run
-    directory and go with the sandbox.
+    ``segmentation_offload`` carries hosts' 64 KiB segments whole through the user space datapath, which is several
+    times faster, and wrong where links differ in MTU; the kernel's does so by itself. ``log_directory`` gets their
+    logs, ``ovsdb-server.log`` and ``ovs-vswitchd.log``; without, they stay in the run directory.
     """
 
-    def __init__(self, datapath: Datapath, *, log_directory: Path | None = None) -> None:
+    def __init__(
+        self, datapath: Datapath, *, segmentation_offload: bool = True, log_directory: Path | None = None
+    ) -> None:
         self.datapath = datapath
+        self._offload = segmentation_offload
         self._logs = log_directory or RUN_DIRECTORY
         self._daemons: list[subprocess.Popen[bytes]] = []
         self._database = RUN_DIRECTORY / "db.sock"
@@ -189,9 +193,8 @@ class OpenVSwitch:
             raise OpenVSwitchError(f"ovsdb-tool could not create {storage}: {made.stderr.strip()}")
         self._launch("ovsdb-server", f"--remote=punix:{self._database}", str(storage))
         self._await_database()
-        # Set before ovs-vswitchd starts, as it reads this once. Segmentation offload carries a host's 64 KiB segments
-        # whole through the user space datapath, which is several times faster; the kernel's does so by itself.
-        settings = {"userspace-tso-enable": "true"} if self.datapath == "netdev" else {}
+        # Set before ovs-vswitchd starts, as it reads this once.
+        settings = {"userspace-tso-enable": "true"} if self.datapath == "netdev" and self._offload else {}
         self.transact([{"op": "insert", "table": "Open_vSwitch", "row": {"other_config": _map(settings)}}])
         extra = ["--disable-system"] if self.datapath == "netdev" else []
         self._launch("ovs-vswitchd", *extra, f"unix:{self._database}")

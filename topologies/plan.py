@@ -19,6 +19,9 @@ T = TypeVar("T")
 #: Linux keeps interface names in 16 bytes, the last of them NUL (IFNAMSIZ, netdevice(7)).
 LONGEST_INTERFACE_NAME = 15
 
+#: What hosts can send and receive, in bytes of IP packet.
+HOST_MTU = 1500
+
 #: The OpenFlow cookie of the rules that faults put into table 0. The controller leaves flows with this cookie alone.
 FAULT_COOKIE = 0xFA17 << 48
 
@@ -70,7 +73,9 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     """Switches, hosts and named links, with every address assigned.
 
     ``impairments`` maps a direction to what it does to packets from the start, before any fault.
-    ``mtu`` is that of fabric links, in bytes of IP packet; hosts keep 1500.
+    ``mtu`` is that of fabric links, in bytes of IP packet; hosts keep 1500. It is larger only where tunnels need room:
+    with segmentation offload Open vSwitch cuts TCP's segments to the MTU of the link they leave by, so a larger one in
+    the middle makes frames that no host's link can carry.
     """
 
     kind: str
@@ -78,7 +83,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     hosts: tuple[Host, ...]
     links: tuple[Link, ...]
     router_mac: str
-    mtu: int = 1600
+    mtu: int = HOST_MTU
     impairments: dict[str, Impairment] = {}
 
     @cached_property
