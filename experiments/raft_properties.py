@@ -284,6 +284,5 @@ class RaftProperties:
 
 
 def _impossible(witness: Witness, what: str) -> TraceError:
-    return TraceError(
-        f"nodes/{witness.node}/trace/{witness.incarnation}.ndjson:{witness.line}: {what}; nothing can be decided from this trace"
-    )
+    where = f"nodes/{witness.node}/trace/{witness.incarnation}.ndjson:{witness.line}"
+    return TraceError(f"{where}: {what}; nothing can be decided from such a trace")
