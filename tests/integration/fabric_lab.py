@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from topologies.dataplane import Fault
 from topologies.fabric import Fabric
 from topologies.plan import End, FabricPlan
 from topologies.sandbox import Sandbox
+
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -127,6 +130,7 @@ class FabricLab:
         with self.net.inside(sender):
             source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with sink, source:
+            sink.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             sink.bind((to, 0))
             source.connect(sink.getsockname())
             arrivals: list[int] = []
@@ -136,13 +140,14 @@ class FabricLab:
                 while time.monotonic() < deadline:
                     source.send(b"x")
                     while select.select([sink], [], [], 0.0005)[0]:
-                        sink.recv(1)
-                        arrivals.append(time.monotonic_ns())
+                        _, ancillary, _, _ = sink.recvmsg(1, 64)
+                        seconds, nanoseconds = struct.unpack("@qq", ancillary[0][2])
+                        arrivals.append(seconds * 1_000_000_000 + nanoseconds)
 
             run(0.2)
             assert arrivals
             with self.net.dataplane.drop({receiver: {sender}}):
-                dropped = time.monotonic_ns()
+                dropped = time.time_ns()
                 run(0.2)
         return (arrivals[-1] - dropped) / 1e6
 
