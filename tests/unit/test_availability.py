@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from experiments.acknowledged import acknowledged_writes
@@ -18,7 +18,9 @@ from experiments.availability import (
     steady_gap,
 )
 from experiments.history import Operation
+from experiments.linearizability import check
 from experiments.models import REGISTER, REGISTERS
+from tests.unit.test_linearizability import small_histories
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -183,6 +185,15 @@ def test_writes_after_the_last_read_are_not_vouched_for_and_unread_registers_are
 
 def test_a_value_that_nobody_wrote_accuses_no_write() -> None:
     assert acknowledged_writes(REGISTERS, [write(0, 5, 1), read(20, 25, 99)]).lost == []
+
+
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(small_histories(values=3, longest=6))
+def test_a_history_with_a_lost_write_is_never_linearizable(history: list[Operation]) -> None:
+    lost = acknowledged_writes(REGISTER, history).lost
+    event(f"lost: {bool(lost)}")
+    if lost:
+        assert check(REGISTER, history).valid is False
 
 
 def test_a_single_register_is_judged_as_one_of_many() -> None:
