@@ -5,13 +5,12 @@ Exit status: 0 valid, 1 a promise was broken, 2 unknown or not to be believed; 6
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import typer
@@ -35,6 +34,9 @@ app = typer.Typer(
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+#: As in `experiments.run`, which is too heavy to import before it is needed.
+WorldName = Literal["emulated", "simulated"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
@@ -71,9 +73,12 @@ def run(
     count: Annotated[int, typer.Option("-n", min=1, help="Play it this many times, each with the next seed.")] = 1,
     seed: Annotated[int | None, typer.Option(min=0, help="Use this seed instead of the scenario's.")] = None,
     out: Annotated[Path, typer.Option(help="The folder that runs are put into.")] = Path("runs"),
+    world: Annotated[
+        WorldName, typer.Option(help="Where it plays: on the real fabric, or simulated, in virtual time.")
+    ] = "emulated",
     as_json: AsJson = False,
 ) -> None:
-    """Play a scenario on the real fabric, check what its clients saw, and write a report."""
+    """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
     from experiments.narrator import Narrator, show_verdict
     from experiments.run import play
     from experiments.scenario_file import load
@@ -85,7 +90,7 @@ def run(
     for number in range(first, first + count):
         title = f"{asked.name}  seed {number}"
         with Narrator(errors if as_json else console, title, asked.duration) as narrator:
-            played = asyncio.run(play(asked.with_seed(number), out, command, narrator))
+            played = play(asked.with_seed(number), out, command, narrator, world)
         outcomes.append({"run": str(played.path), "seed": number, **msgspec.to_builtins(played.results)})
         if not as_json:
             if count > 1:
@@ -158,11 +163,11 @@ def main() -> None:
 def _status_of(error: Exception) -> int | None:
     """The exit status an error stands for, or None for one that is a mistake of ours."""
     from experiments.bench import BenchError
-    from experiments.emulated import WorldError
     from experiments.folder import FolderError
     from experiments.history import HistoryError
     from experiments.models import ModelError
     from experiments.scenario import ScenarioError
+    from experiments.stage import WorldError
     from experiments.trace import TraceError
     from topologies.dataplane import DataplaneError
     from topologies.fabric import FabricError

@@ -20,31 +20,15 @@ from experiments.inside import Inside
 from experiments.metrics import Metrics, Sample
 from experiments.nemesis import Grudge
 from experiments.scenario import Impair, Scenario, directions
+from experiments.stage import WorldError, configuration
 from experiments.watch import TraceWatch
 from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
 from topologies.privileges import obstacles, probe
 from topologies.sandbox import PrivilegeError, Sandbox
 
-#: Where nodes listen, each in a host of its own.
-PORT = 7000
-
 #: How long building, settling and stopping may take before the run is given up, in seconds (times time_scale).
 PATIENCE = 30.0
-
-#: A node dials a peer anew that has been silent for this many of its longest election timeouts.
-SILENT_TIMEOUTS = 2
-
-
-class WorldError(RuntimeError):
-    """The world could not be built, or something in it died that nobody killed; the message says what and where.
-
-    ``status`` is what the process that died ended with, None where none did.
-    """
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def require_machine() -> None:
@@ -73,7 +57,7 @@ def _first_line(*command: str) -> str:
 
 
 class EmulatedWorld:
-    """What strikes and runs need of the fabric (`experiments.strikes.World`), and the processes in its hosts."""
+    """What strikes and runs need of the fabric (`experiments.stage.Stage`), and the processes in its hosts."""
 
     def __init__(self, scenario: Scenario, placement: dict[str, str], folder: Folder) -> None:
         self.scenario = scenario
@@ -110,7 +94,7 @@ class EmulatedWorld:
             for node in self.nodes:
                 await self._start_node(node)
             for client in self.clients:
-                await self._start_client(client)
+                await self._start(client, 0, "clients")
             return facts
         except BaseException:
             await self._stack.aclose()
@@ -159,42 +143,15 @@ class EmulatedWorld:
 
     async def _start_node(self, node: str) -> int:
         incarnation = self._incarnations[node] = self._incarnations.get(node, -1) + 1
-        system = self.scenario.system
-        process = {
-            "kind": system.implementation or "raft",
-            "election_timeout": system.election_timeout,
-            "heartbeat_interval": system.heartbeat_interval,
-            "pre_vote": system.pre_vote,
-            "check_quorum": system.check_quorum,
-        }
-        return await self._start(node, incarnation, "nodes", self._address(node), process)
+        return await self._start(node, incarnation, "nodes")
 
-    async def _start_client(self, client: str) -> int:
-        workload = self.scenario.workload
-        process = {
-            "kind": "client",
-            "thread": self.clients.index(client),
-            "threads": len(self.clients),
-            "rate": workload.rate / len(self.clients),
-            "keys": workload.keys,
-            "mix": workload.mix,
-            "timeout": workload.timeout,
-        }
-        return await self._start(client, 0, "clients", None, process)
-
-    async def _start(self, name: str, incarnation: int, room: str, listen: str | None, process: dict[str, Any]) -> int:
+    async def _start(self, name: str, incarnation: int, room: str) -> int:
         home = self.folder.directory(room, name)
+        cluster = f"{self.scenario.name}-{self.folder.path.name}"
         config = {
-            "node": name,
-            "cluster": f"{self.scenario.name}-{self.folder.path.name}",
-            "incarnation": incarnation,
-            "listen": listen,
-            "peers": {node: self._address(node) for node in self.nodes},
-            "seed": self.scenario.seed,
+            **configuration(self.scenario, self.placement, name, incarnation, cluster),
             "data_dir": str(home / "data"),
             "trace_dir": str(home / "trace"),
-            "silence": SILENT_TIMEOUTS * self.scenario.system.election_timeout[1],
-            "process": process,
         }
         path = home / f"config-{incarnation}.json"
         path.write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2))
@@ -204,9 +161,6 @@ class EmulatedWorld:
         argv = [sys.executable, "-m", "apps.runtime", str(path)]
         pid: int = await self._sandbox.call("spawn", name, self.placement[name], argv, home / "log")
         return pid
-
-    def _address(self, node: str) -> str:
-        return f"{self.plan.host(self.placement[node]).ip}:{PORT}"
 
     def _on_event(self, event: tuple[str, str, int]) -> None:
         _, name, status = event
@@ -220,6 +174,9 @@ class EmulatedWorld:
             self._died.append(
                 WorldError(f"{name} ended with status {status}, though nobody ended it{last}; see {log}", status)
             )
+
+    def clock(self) -> int:
+        return time.monotonic_ns()
 
     def check(self) -> None:
         """Raise `WorldError` if something has died that nobody killed."""

@@ -1,0 +1,108 @@
+"""Faults at their time, in whatever world: each strikes, is proved while it lasts, and is healed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from random import Random
+from typing import Any
+
+from experiments.scenario import Fault, Scenario
+from experiments.stage import Stage
+from experiments.strikes import STRIKES, Effects, Strike
+
+#: How long the workload may run up before anything is counted as time of the scenario.
+LEAD_IN_NS = 100_000_000
+
+#: How long measuring may take during a fault of which nobody said how long it lasts.
+OPEN_END_NS = 2_000_000_000
+
+#: ``progress(stage, detail)``: what is going on, for whoever watches.
+Progress = Callable[[str, str], None]
+
+
+class Schedule:
+    """The faults of one play of ``scenario``. ``epoch`` is the start of its time, on the world's clock.
+
+    ``tell`` gets every step of a fault, a line of ``faults.jsonl`` (docs/run-folder.md).
+    """
+
+    def __init__(
+        self, scenario: Scenario, world: Stage, tell: Callable[[dict[str, Any]], None], progress: Progress
+    ) -> None:
+        self.scenario = scenario
+        self.epoch = 0
+        self.faults: list[Fault] = []
+        self._world, self._tell, self._progress = world, tell, progress
+        self._effects = Effects()
+
+    def now(self) -> int:
+        """Nanoseconds since the workload started."""
+        return self._world.clock() - self.epoch
+
+    async def until(self, moment: int) -> None:
+        """Sleep until ``moment``, in nanoseconds since the workload started."""
+        while (left := moment - self.now()) > 0:
+            self._world.check()
+            await asyncio.sleep(min(left, 100_000_000) / 1e9)
+
+    @contextlib.asynccontextmanager
+    async def inject(self, fault: Fault) -> AsyncIterator[Mapping[str, Any]]:
+        """Strike with ``fault`` while the block lasts; what it resolved to is yielded. It is proved meanwhile."""
+        index = len(self.faults)
+        self.faults.append(fault)
+        strike = STRIKES[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))
+        kind = str(strike.fault.__struct_config__.tag)
+        self._record(strike, "asked", {"asked": strike.asked()})
+        resolved = await strike.apply()
+        self._record(strike, "applied", {"resolved": resolved})
+        self._progress("fault", _said(kind, resolved))
+        proof = asyncio.create_task(self._prove(strike))
+        try:
+            yield resolved
+        finally:
+            # What could not be measured while the fault lasted was not proved: no measuring past its end.
+            if not proof.done():
+                proof.cancel()
+            outcome = (await asyncio.gather(proof, return_exceptions=True))[0]
+            await strike.heal()
+            self._progress("heal", kind)
+            if isinstance(outcome, BaseException):
+                why = (
+                    "the fault ended before it was measured"
+                    if isinstance(outcome, asyncio.CancelledError)
+                    else str(outcome)
+                )
+                self._record(strike, "proved", {"effective": False, "mismatches": [why]})
+            self._record(strike, "healed", await strike.prove_healed())
+
+    async def _prove(self, strike: Strike) -> None:
+        self._record(strike, "proved", await strike.prove(strike.fault.lasts or OPEN_END_NS))
+
+    async def play(self) -> None:
+        """The scenario's own schedule: its faults at their times, then the rest of its duration."""
+
+        async def strike(fault: Fault) -> None:
+            await self.until(fault.at)
+            async with self.inject(fault):
+                await self.until(fault.at + fault.lasts)
+
+        async with asyncio.TaskGroup() as faults:
+            for fault in self.scenario.faults:
+                faults.create_task(strike(fault))
+        await self.until(self.scenario.duration)
+
+    def _random(self, purpose: str) -> Random:
+        return Random(f"{self.scenario.seed} {purpose}")
+
+    def _record(self, strike: Strike, step: str, facts: Mapping[str, Any]) -> None:
+        kind = str(strike.fault.__struct_config__.tag)
+        self._tell({"fault": strike.index, "kind": kind, "step": step, "t": self.now(), **facts})
+
+
+def _said(kind: str, resolved: Mapping[str, Any]) -> str:
+    """A fault in a few words, for whoever watches."""
+    if "groups" in resolved:
+        return f"{kind} " + " | ".join(" ".join(group) for group in resolved["groups"])
+    return f"{kind} " + " ".join(resolved.get("links") or resolved.get("directions") or resolved.get("nodes") or ())

@@ -1,0 +1,511 @@
+"""The fabric of a plan, and the connections of `apps.runtime.transport` across it, at the level of frames.
+
+**Paths.** Leaf, spine, leaf; which spine is drawn by a seeded hash of the connection and its direction over those that
+the controller takes for usable (highest random weight, as the bundles of Open vSwitch choose). A link that goes down
+loses what is sent on it, until the controller has repaired around it.
+
+**Connections.** Every process dials each node and keeps that connection up; nodes speak on those they dialled, clients
+hear on them too. What one step has to say to one peer is one frame and travels as one packet, in order. A lost one is
+sent again when a later one was acknowledged (RFC 8985), or else when its timer runs out, which doubles (RFC 6298); what
+is behind it waits. If something stays unacknowledged for ``silence`` (TCP_USER_TIMEOUT) the connection is given up,
+with all that is in it, and dialled anew, every time from another port and so, perhaps, on another path.
+
+**Left out.** Congestion and flow control; segmentation of large frames; delayed acknowledgements; tail loss probes; a
+SYN's own retransmissions, beside the fresh ones of the transport. Both ends of a connection that is given up know of it
+at once. A packet's fate is decided when it is sent: a fault does not touch what is in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
+from typing import Any, Protocol
+
+import msgspec
+
+from apps.process import Event, Nanoseconds, NodeId, Received, Requested
+from experiments.nemesis import Grudge
+from experiments.simulation.kernel import Kernel
+from experiments.simulation.lane import LINK_NS, Lane
+from experiments.simulation.sampling import quantile_function
+from topologies.impairment import Impairment, expected_delay
+from topologies.plan import FabricPlan
+
+#: What a frame takes beyond the links: sockets, wake-ups and the wait for a processor. Fitted, so that operations take
+#: as long as on the fabric on two cores (docs/simulator.md).
+OVERHEAD = quantile_function(
+    [
+        (0.0, 30_000),
+        (0.25, 180_000),
+        (0.5, 330_000),
+        (0.75, 560_000),
+        (0.9, 900_000),
+        (0.99, 2_600_000),
+        (1.0, 6_000_000),
+    ]
+)
+
+#: Between two processes in one host.
+LOOPBACK_NS = 20_000
+
+#: How long a dead link goes on being used, or one that is back does not: shortest and longest, local and remote ends
+#: together, as measured on Open vSwitch with the controller's repair.
+REPAIR_NS = (4_000_000, 18_000_000)
+
+#: Linux's least retransmission timeout (TCP_RTO_MIN), to which the round trip is added.
+LEAST_RTO_NS = 200_000_000
+
+#: The transport's own: the pace of SYNs, the pause before dialling again, and how long a good connection lasts.
+DIAL_EVERY_NS = 200_000_000
+BACKOFF_NS = (20_000_000, 500_000_000)
+GOOD_AFTER_NS = 1_000_000_000
+
+#: Ethernet, IP and TCP headers with time stamps.
+HEADER_BYTES = 66
+_SMALL = 100
+
+Deliver = Callable[[list[Event]], None]
+
+
+class Endpoint(Protocol):
+    """What a driver needs of the network: one process's connections."""
+
+    is_client: bool
+
+    def start(self, deliver: Deliver) -> None: ...
+    def stop(self) -> None: ...
+    def send(self, peer: NodeId, events: list[Event], departs: Nanoseconds) -> None: ...
+    def reply(self, client: NodeId, events: list[Event], departs: Nanoseconds) -> None: ...
+
+
+class Network:
+    """``placement`` gives the host of every process, ``nodes`` are those that are dialled.
+
+    ``dropped`` counts frames for peers to whom no connection was up.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        plan: FabricPlan,
+        placement: Mapping[NodeId, str],
+        nodes: Sequence[NodeId],
+        silence: Nanoseconds,
+        seed: int,
+    ) -> None:
+        self.kernel, self.plan, self.placement, self.nodes = kernel, plan, placement, nodes
+        self.silence = silence
+        self.random = Random(f"{seed} network")
+        self.version = 0
+        self.dropped = 0
+        self.resets = 0
+        self.listening: dict[NodeId, Deliver] = {}
+        self.calls: dict[tuple[NodeId, NodeId], Call] = {}
+        self._seed = seed
+        self._lanes = {way: Lane(way, Random(f"{seed} {way}")) for link in plan.links for way in link.directions}
+        self._spines = [switch.name for switch in plan.by_role("spine")]
+        self._repaired: frozenset[str] = frozenset()
+        self._grudges: dict[int, frozenset[tuple[str, str]]] = {}
+        self._hostile: frozenset[tuple[str, str]] = frozenset()
+        self._lifts: dict[int, Callable[[], None]] = {}
+        self._handles = 0
+        for direction, impairment in plan.impairments.items():
+            self._lanes[direction].impairments[0] = impairment
+
+    def endpoint(self, name: NodeId) -> ProcessEndpoint:
+        return ProcessEndpoint(self, name)
+
+    # ---- faults, each returning the handle that `lift` takes -----------------------------------------------------
+
+    def drop(self, grudge: Grudge) -> int:
+        """Hosts, named by their processes, that do not hear others."""
+        handle = self._held(lambda: self._forgive(handle))
+        where = self.placement
+        self._grudges[handle] = frozenset(
+            (where[sender], where[receiver])
+            for receiver, senders in grudge.items()
+            for sender in senders
+            if where[sender] != where[receiver]
+        )
+        self._hostile = frozenset().union(*self._grudges.values())
+        return handle
+
+    def _forgive(self, handle: int) -> None:
+        del self._grudges[handle]
+        self._hostile = frozenset().union(*self._grudges.values())
+
+    def cut(self, link: str) -> int:
+        lanes = [self._lanes[way] for way in self.plan.link(link).directions]
+
+        def change(by: int) -> None:
+            for lane in lanes:
+                lane.cuts += by
+            shortest, longest = REPAIR_NS
+            repair = shortest + int(self.random.random() * (longest - shortest))
+            self.kernel.at(self.kernel.now + repair, self._repair, None)
+
+        change(1)
+        return self._held(lambda: change(-1))
+
+    def _repair(self, _: None) -> None:
+        self._repaired = frozenset(name for name, lane in self._lanes.items() if lane.cuts)
+        self.version += 1
+
+    def impair(self, direction: str, impairment: Impairment) -> int:
+        lane = self._lanes[direction]
+
+        def clear() -> None:
+            del lane.impairments[handle]
+
+        handle = self._held(clear)
+        lane.impairments[handle] = impairment
+        return handle
+
+    def _held(self, lift: Callable[[], None]) -> int:
+        self._handles += 1
+        self._lifts[self._handles] = lift
+        self.version += 1
+        return self._handles
+
+    def lift(self, handle: int) -> None:
+        self._lifts.pop(handle)()
+        self.version += 1
+
+    def carrier(self, link: str) -> bool:
+        return not any(self._lanes[way].cuts for way in self.plan.link(link).directions)
+
+    # ---- paths ---------------------------------------------------------------------------------------------------
+
+    def lane(self, direction: str) -> Lane:
+        return self._lanes[direction]
+
+    def twin(self, direction: str, impairment: Impairment) -> Lane:
+        """A lane apart from all others, as ``direction`` would be with ``impairment``."""
+        lane = Lane(direction, Random(f"{self._seed} {direction} twin {self.kernel.now}"))
+        lane.impairments[0] = impairment
+        return lane
+
+    def path(self, sender: str, receiver: str, flow: str) -> list[Lane] | None:
+        """The lanes from one host to another as they are chosen for ``flow`` now, or None where there is no way."""
+        if sender == receiver:
+            return []
+        near, far = self.plan.host(sender).leaf, self.plan.host(receiver).leaf
+        if near == far:
+            names = [f"{sender}>{near}", f"{near}>{receiver}"]
+        else:
+            usable = [
+                spine
+                for spine in self._spines
+                if f"{near}>{spine}" not in self._repaired and f"{spine}>{far}" not in self._repaired
+            ]
+            if not usable:
+                return None
+            spine = max(usable, key=lambda spine: _weight(f"{self._seed} {flow} {spine}"))
+            names = [f"{sender}>{near}", f"{near}>{spine}", f"{spine}>{far}", f"{far}>{receiver}"]
+        return [self._lanes[name] for name in names]
+
+    def carry(self, sender: str, receiver: str, path: Iterable[Lane] | None, now: Nanoseconds, size: int) -> int | None:
+        """When a packet sent at ``now`` arrives, or None if it does not."""
+        if path is None or (sender, receiver) in self._hostile:
+            return None
+        for lane in path:
+            arrives = lane.cross(now, size)
+            if arrives is None:
+                return None
+            now = arrives
+        return now
+
+    def is_clean(self, sender: str, receiver: str, path: Sequence[Lane] | None) -> bool:
+        """Whether nothing can happen to a packet on ``path``."""
+        if path is None or (sender, receiver) in self._hostile:
+            return False
+        return not any(lane.cuts or lane.impairments for lane in path)
+
+    def probe(self, sender: str, receiver: str) -> bool:
+        """Whether a packet of its own flow arrives."""
+        flow = f"probe {self.random.random()}"
+        path = self.path(sender, receiver, flow)
+        return self.carry(sender, receiver, path, self.kernel.now, _SMALL) is not None
+
+
+def _weight(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+class ProcessEndpoint:
+    """The connections of one incarnation of a process."""
+
+    def __init__(self, network: Network, name: NodeId) -> None:
+        self.name = name
+        self.is_client = name not in network.nodes
+        self._network = network
+        self._calls = {peer: Call(network, name, peer) for peer in network.nodes if peer != name}
+
+    def start(self, deliver: Deliver) -> None:
+        """Listen, and dial every node."""
+        self._network.listening[self.name] = deliver
+        for peer, call in self._calls.items():
+            self._network.calls[self.name, peer] = call
+            call.dial()
+
+    def stop(self) -> None:
+        """Every connection ends; the other ends learn of it by a FIN, if that comes through, or by silence."""
+        network = self._network
+        network.listening.pop(self.name, None)
+        for (dialler, peer), call in network.calls.items():
+            if self.name in (dialler, peer):
+                call.hang_up(by=self.name)
+
+    def send(self, peer: NodeId, events: list[Event], departs: Nanoseconds) -> None:
+        self._speak(self._calls[peer].connection, 0, events, departs)
+
+    def reply(self, client: NodeId, events: list[Event], departs: Nanoseconds) -> None:
+        call = self._network.calls.get((client, self.name))
+        self._speak(call.connection if call else None, 1, events, departs)
+
+    def _speak(self, connection: Connection | None, way: int, events: list[Event], departs: Nanoseconds) -> None:
+        if connection is None:
+            self._network.dropped += 1
+        else:
+            connection.streams[way].send(events, departs)
+
+
+class Call:
+    """Keeps a connection up from ``dialler`` to ``peer``, as the transport's own loop does."""
+
+    def __init__(self, network: Network, dialler: NodeId, peer: NodeId) -> None:
+        self.dialler, self.peer = dialler, peer
+        self.connection: Connection | None = None
+        self._network = network
+        self._ended = False
+        self._failures = 0
+        self._ports = 0
+        self._up_at: Nanoseconds = 0
+
+    def dial(self, _: None = None) -> None:
+        """Send a SYN, and another a while later if nothing came of it."""
+        if self._ended or self.connection is not None:
+            return
+        network = self._network
+        now = network.kernel.now
+        self._ports += 1
+        connection = Connection(network, self, f"{self.dialler} {self.peer} {now} {self._ports}")
+        there = connection.streams[0].carry(now)
+        back = None if there is None else connection.streams[1].carry(there)
+        if back is None:
+            network.kernel.at(now + DIAL_EVERY_NS, self.dial, None)
+            return
+        if self.peer not in network.listening:
+            network.kernel.at(back, self._refused, None)
+            return
+        # SYN and its answer, then the two hellos.
+        network.kernel.at(now + 2 * (back - now), self._up, connection)
+
+    def _up(self, connection: Connection) -> None:
+        if self._ended or self.peer not in self._network.listening:
+            self._refused(None)
+            return
+        self._up_at = self._network.kernel.now
+        self.connection = connection
+        connection.receivers = (self._network.listening[self.peer], self._network.listening[self.dialler])
+
+    def _refused(self, _: None) -> None:
+        self._failures += 1
+        self._dial_later()
+
+    def lost(self, _: None = None) -> None:
+        """The connection is known to be gone: dial again, after a random pause."""
+        kernel = self._network.kernel
+        self._failures = 0 if kernel.now - self._up_at > GOOD_AFTER_NS else self._failures + 1
+        self.connection = None
+        self._dial_later()
+
+    def _dial_later(self) -> None:
+        if not self._ended:
+            low, high = BACKOFF_NS
+            pause = self._network.random.random() * min(high, low * 2 ** min(self._failures, 16))
+            self._network.kernel.at(self._network.kernel.now + int(pause), self.dial, None)
+
+    def hang_up(self, by: NodeId) -> None:
+        """One of the two has died."""
+        connection, network = self.connection, self._network
+        if by == self.dialler:
+            self._ended = True
+            self.connection = None
+        if connection is not None and connection.open:
+            connection.open = False
+            if by == self.peer:
+                heard = connection.streams[1].carry(network.kernel.now)
+                network.kernel.at(heard or network.kernel.now + network.silence, self.lost, None)
+
+
+class Connection:
+    """A pair of streams, away from the dialler and towards it, and who takes what comes out of each."""
+
+    def __init__(self, network: Network, call: Call, flow: str) -> None:
+        self.open = True
+        self.receivers: tuple[Deliver, Deliver]
+        self._network, self._call = network, call
+        here, there = network.placement[call.dialler], network.placement[call.peer]
+        away = Stream(network, self, 0, here, there, f"{flow} >")
+        back = Stream(network, self, 1, there, here, f"{flow} <")
+        away.reverse, back.reverse = back, away
+        self.streams = (away, back)
+
+    def reset(self) -> None:
+        """It is given up by an end whose data nobody acknowledged."""
+        if self.open:
+            self.open = False
+            self._network.resets += 1
+            self._call.lost()
+
+
+class Segment(msgspec.Struct, gc=False, eq=False):
+    """A frame that is not known to have arrived."""
+
+    events: list[Event]
+    size: int
+    first_sent: Nanoseconds
+    sent: Nanoseconds
+    arrived: Nanoseconds | None = None
+    acknowledged: bool = False
+
+
+class Stream:
+    """One direction of a connection: frames go in and come out in order, unless the connection ends."""
+
+    reverse: Stream
+
+    def __init__(
+        self, network: Network, connection: Connection, way: int, sender: str, receiver: str, flow: str
+    ) -> None:
+        self._network, self._connection, self._way = network, connection, way
+        self._sender, self._receiver, self._flow = sender, receiver, flow
+        self._version = -1
+        self._path: list[Lane] | None = None
+        self._clean = False
+        self._latency: Nanoseconds = 0
+        self._last_out: Nanoseconds = 0
+        self._unacknowledged: deque[Segment] = deque()
+        self._undelivered: deque[Segment] = deque()
+        self._timing = False
+        self._backoff = 0
+
+    def send(self, events: list[Event], departs: Nanoseconds) -> None:
+        """Take a frame that leaves the process at ``departs``."""
+        network = self._network
+        if self._version != network.version:
+            self._find_path()
+        if self._clean and self.reverse._clean and not self._unacknowledged:
+            arrives = departs + self._latency + OVERHEAD(network.random.random())
+            if arrives < self._last_out:
+                arrives = self._last_out
+            self._last_out = arrives
+            network.kernel.at(arrives, self._deliver, events)
+            return
+        segment = Segment(events, self._size(events), departs, departs)
+        self._unacknowledged.append(segment)
+        self._undelivered.append(segment)
+        self._transmit(segment, departs)
+        self._set_timer(departs)
+
+    def carry(self, now: Nanoseconds, size: int = _SMALL) -> Nanoseconds | None:
+        """When a packet of this stream sent at ``now`` arrives, or None if it does not."""
+        if self._version != self._network.version:
+            self._find_path()
+        arrives = self._network.carry(self._sender, self._receiver, self._path, now, size)
+        return None if arrives is None else arrives + OVERHEAD(self._network.random.random())
+
+    def _find_path(self) -> None:
+        for stream in (self, self.reverse):
+            network = stream._network
+            stream._version = network.version
+            stream._path = network.path(stream._sender, stream._receiver, stream._flow)
+            stream._clean = network.is_clean(stream._sender, stream._receiver, stream._path)
+            stream._latency = LINK_NS * len(stream._path) if stream._path else LOOPBACK_NS
+
+    def _size(self, events: list[Event]) -> int:
+        """Bytes on the wire; only a link with a rate asks."""
+        if not any(lane.impairment and lane.impairment.rate for lane in self._path or ()):
+            return _SMALL
+        return HEADER_BYTES + len(msgspec.msgpack.encode([_content(event) for event in events]))
+
+    # ---- when something is in the way ----------------------------------------------------------------------------
+
+    def _transmit(self, segment: Segment, now: Nanoseconds) -> None:
+        segment.sent = now
+        arrives = self.carry(now, segment.size)
+        if arrives is None:
+            return
+        if segment.arrived is None:
+            segment.arrived = arrives
+            self._release()
+        heard = self.reverse.carry(arrives)
+        if heard is not None:
+            self._network.kernel.at(heard, self._acknowledged, segment)
+
+    def _release(self) -> None:
+        """Give out what has arrived, up to the first gap."""
+        waiting = self._undelivered
+        while waiting and waiting[0].arrived is not None:
+            segment = waiting.popleft()
+            self._last_out = max(segment.arrived or 0, self._last_out)
+            self._network.kernel.at(self._last_out, self._deliver, segment.events)
+
+    def _deliver(self, events: list[Event]) -> None:
+        if self._connection.open:
+            self._connection.receivers[self._way](events)
+
+    def _acknowledged(self, segment: Segment) -> None:
+        """An acknowledgement has come: of ``segment``, and of all that had arrived before it."""
+        if not self._connection.open or segment.acknowledged or segment.arrived is None:
+            return
+        self._backoff = 0
+        missing: list[Segment] = []
+        for other in self._unacknowledged:
+            if other.arrived is not None and other.arrived <= segment.arrived:
+                other.acknowledged = True
+            elif other.sent < segment.sent:
+                missing.append(other)
+        self._unacknowledged = deque(other for other in self._unacknowledged if not other.acknowledged)
+        for other in missing:
+            self._transmit(other, self._network.kernel.now)
+
+    def _set_timer(self, now: Nanoseconds) -> None:
+        if not self._timing:
+            self._timing = True
+            first = self._unacknowledged[0]
+            expires = max(now, first.sent + (self._timeout() << self._backoff))
+            self._network.kernel.at(
+                min(expires, max(now, first.first_sent + self._network.silence)), self._timer_expired, None
+            )
+
+    def _timer_expired(self, _: None) -> None:
+        self._timing = False
+        if not self._unacknowledged or not self._connection.open:
+            return
+        now = self._network.kernel.now
+        first = self._unacknowledged[0]
+        if now >= first.first_sent + self._network.silence:
+            self._connection.reset()
+            return
+        if now >= first.sent + (self._timeout() << self._backoff):
+            self._transmit(first, now)
+            self._backoff += 1
+        self._set_timer(now)
+
+    def _timeout(self) -> Nanoseconds:
+        lanes = [*(self._path or ()), *(self.reverse._path or ())]
+        held = sum(int(expected_delay(lane.impairment)[0]) for lane in lanes if lane.impairment)
+        return LEAST_RTO_NS + LINK_NS * len(lanes) + held
+
+
+def _content(event: Event) -> Any:
+    match event:
+        case Received(message=message):
+            return message
+        case Requested(command=command):
+            return command
+    return None

@@ -1,0 +1,125 @@
+"""What a simulated run leaves: the same evidence as on the fabric, as files, as text, or straight to the checkers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import UNSET
+
+from apps.process import Nanoseconds, NodeId
+from apps.raft import trace
+from apps.workload import HistoryEvent
+from experiments import trace as evidence
+from experiments.history import Event
+from experiments.raft_properties import RaftProperties, Violation
+from experiments.trace import TraceError, TraceEvent, Witness
+
+
+class Recorder(Protocol):
+    """Takes evidence as it arises, in the order of time."""
+
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int) -> None: ...
+    def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None: ...
+    def client(self, moment: Nanoseconds, client: NodeId, event: HistoryEvent) -> None: ...
+
+
+class TextRecorder:
+    """Keeps the lines of every file that a run on the fabric would have, by the file's path in the run's folder."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, list[bytes]] = {}
+        self._encode = msgspec.json.Encoder().encode
+
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int) -> None:
+        header = {"ev": "trace", "schema": evidence.SCHEMA, "node": node, "incarnation": incarnation}
+        self.node(moment, node, incarnation, {**header, "protocol": "raft"})
+
+    def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
+        self._line(f"nodes/{node}/trace/{incarnation}.ndjson", b"t", moment, event)
+
+    def client(self, moment: Nanoseconds, client: NodeId, event: HistoryEvent) -> None:
+        self._line(f"clients/{client}/trace/history.ndjson", b"time", moment, event)
+
+    def _line(self, path: str, clock: bytes, moment: Nanoseconds, event: Any) -> None:
+        line = b'{"%b":%d,' % (clock, moment) + self._encode(event)[1:] + b"\n"
+        self.files.setdefault(path, []).append(line)
+        self.wrote(path, line)
+
+    def wrote(self, path: str, line: bytes) -> None:
+        """Called with every line."""
+
+    def digest(self) -> str:
+        """SHA-256 of all files, one after another in the order of their paths."""
+        digest = hashlib.sha256()
+        for path in sorted(self.files):
+            digest.update(b"".join(self.files[path]))
+        return digest.hexdigest()
+
+
+class FolderRecorder(TextRecorder):
+    """Writes the files too, into the folder of a run."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self._run = run
+
+    def wrote(self, path: str, line: bytes) -> None:
+        if len(self.files[path]) == 1:
+            (self._run / path).parent.mkdir(parents=True, exist_ok=True)
+        with (self._run / path).open("ab", buffering=0) as file:
+            file.write(line)
+
+
+class OnlineRecorder:
+    """Keeps nothing as text: histories for their checker, and the nodes' traces checked as they grow.
+
+    ``violations`` of Raft's properties, in the order in which they were found; ``broken_off``: why a trace could not
+    be understood, if so.
+    """
+
+    def __init__(self) -> None:
+        self.histories: dict[NodeId, list[Event]] = {}
+        self.witnesses: list[Witness] = []
+        self.violations: list[Violation] = []
+        self.broken_off = ""
+        self.properties = RaftProperties()
+        self._lines: dict[tuple[NodeId, int], int] = {}
+
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int) -> None:
+        self._take(node, incarnation, evidence.Header(moment, evidence.SCHEMA, node, incarnation, "raft"))
+
+    def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
+        as_read = _AS_READ.get(type(event))
+        if as_read is not None:
+            self._take(node, incarnation, as_read(moment, event))
+
+    def client(self, moment: Nanoseconds, client: NodeId, event: HistoryEvent) -> None:
+        error = UNSET if event.error is None else event.error
+        seen = Event(event.process, event.type, event.f, event.value, moment, -1, error)
+        self.histories.setdefault(client, []).append(seen)
+
+    def _take(self, node: NodeId, incarnation: int, event: TraceEvent) -> None:
+        line = self._lines[node, incarnation] = self._lines.get((node, incarnation), 0) + 1
+        witness = Witness(node, incarnation, line, event)
+        self.witnesses.append(witness)
+        if not self.broken_off:
+            try:
+                self.violations += self.properties.feed(witness)
+            except TraceError as error:
+                self.broken_off = str(error)
+
+
+#: What a node says, as it would be read from its trace (docs/trace.md).
+_AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
+    trace.Started: lambda t, said: evidence.Started(t, said.term, said.vote, said.last, said.last_term),
+    trace.RoleChanged: lambda t, said: evidence.Role(t, str(said.role), said.term, said.last, said.last_term),
+    trace.Voted: lambda t, said: evidence.Vote(t, said.term, said.candidate),
+    trace.Truncated: lambda t, said: evidence.Truncate(t, said.first),
+    trace.Appended: lambda t, said: evidence.Append(t, said.first, said.terms, said.digests),
+    trace.Committed: lambda t, said: evidence.Commit(t, said.index, said.term),
+    trace.Applied: lambda t, said: evidence.Apply(t, said.first, said.terms, said.digests),
+}

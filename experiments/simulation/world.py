@@ -1,0 +1,232 @@
+"""A scenario's fabric, nodes and clients in virtual time: what strikes and those who play need of it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from random import Random
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from apps.process import Nanoseconds, NodeId, Requested
+from apps.raft import trace
+from apps.runtime.config import Config
+from apps.runtime.kinds import kind_of
+from apps.workload import Start, Stop
+from experiments.nemesis import Grudge
+from experiments.scenario import Impair, Scenario, directions
+from experiments.simulation.disk import Disk
+from experiments.simulation.driver import CONTROL, Clock, Driver
+from experiments.simulation.kernel import Kernel, Loop
+from experiments.simulation.network import Network
+from experiments.simulation.recording import Recorder
+from experiments.stage import WorldError, configuration
+from topologies.impairment import Impairment
+from topologies.measure import Arrival, summarise, verify
+
+#: How long settling and stopping may take before the run is given up, in virtual time (times time_scale).
+PATIENCE_NS = 30_000_000_000
+
+#: Processes are not started at the same moment: they come up within this time of each other.
+START_NS = 50_000_000
+
+#: How often the world is looked at by those who wait for something in it, in seconds.
+LOOK_S = 0.01
+
+#: The probes of a matrix, and those that measure a link: how many, and how far apart.
+PROBES = 3
+LINK_PROBES, LINK_PROBE_EVERY_NS, LINK_PROBE_BYTES = 500, 2_000_000, 60
+
+
+class SimulatedWorld:
+    """Lives in the running loop, which is a `Loop`. All that happens in it is told to ``recorder``.
+
+    Beside what every world can do to its processes there are faults here that only a simulation has: `slow_disk`,
+    `fill_disk`, `set_clock`, `pause`. Each returns a handle for `lift`.
+    """
+
+    def __init__(self, scenario: Scenario, placement: dict[str, str], recorder: Recorder) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Loop), "a simulated world is played in a loop of virtual time"
+        self.kernel: Kernel = loop.kernel
+        self.scenario = scenario
+        self.plan = scenario.plan
+        self.placement = placement
+        self.nodes = scenario.system.names
+        self.clients = scenario.workload.names
+        self.recorder = recorder
+        silence: Nanoseconds = configuration(scenario, placement, self.nodes[0], 0, "")["silence"]
+        self.network = Network(self.kernel, self.plan, placement, self.nodes, silence, scenario.seed)
+        self.drivers: dict[NodeId, Driver] = {}
+        self._disks = {node: Disk(self.kernel, Random(f"{scenario.seed} {node} disk")) for node in self.nodes}
+        self._clocks: dict[NodeId, Clock] = {}
+        self._incarnations: dict[NodeId, int] = {}
+        self._roles: dict[NodeId, tuple[str, int]] = {}
+        self._committed_term = 0
+        self._died: list[WorldError] = []
+        self._lifts: dict[int, Callable[[], None]] = {}
+
+    # ---- coming to life ------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> dict[str, Any]:
+        random = Random(f"{self.scenario.seed} start")
+        for name in (*self.nodes, *self.clients):
+            self.kernel.at(self.kernel.now + int(random.random() * START_NS), self._start, name)
+        return {"backends": {"network": "simulated", "impairment": "simulated", "disk": "simulated"}}
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for driver in self.drivers.values():
+            driver.alive = False
+
+    def _start(self, name: NodeId) -> None:
+        incarnation = self._incarnations[name] = self._incarnations.get(name, -1) + 1
+        settings = configuration(self.scenario, self.placement, name, incarnation, self.scenario.name)
+        kind = kind_of(msgspec.convert({**settings, "data_dir": "", "trace_dir": ""}, Config))
+        record: Callable[[Any], None]
+        if kind.client:
+
+            def record(event: Any) -> None:
+                self.recorder.client(self.kernel.now, name, event)
+        else:
+            self.recorder.begin_node(self.kernel.now, name, incarnation)
+
+            def record(event: Any) -> None:
+                self._watch(name, event)
+                self.recorder.node(self.kernel.now, name, incarnation, event)
+
+        self.drivers[name] = Driver(
+            self.kernel,
+            name,
+            kind.make(),
+            self.network.endpoint(name),
+            record,
+            self._on_death,
+            self._disks.get(name),
+            self._clocks.get(name),
+        )
+        self.drivers[name].start()
+
+    def _on_death(self, why: str) -> None:
+        self._died.append(WorldError(why))
+
+    def _watch(self, node: NodeId, event: Any) -> None:
+        match event:
+            case trace.RoleChanged(role=role, term=term):
+                self._roles[node] = (role, term)
+            case trace.Started(term=term):
+                self._roles[node] = ("follower", term)
+            case trace.Committed(term=term):
+                self._committed_term = max(self._committed_term, term)
+
+    # ---- being played in (experiments.stage.Stage) ---------------------------------------------------------------
+
+    def clock(self) -> Nanoseconds:
+        return self.kernel.now
+
+    def check(self) -> None:
+        if self._died:
+            raise self._died[0]
+
+    async def settle(self) -> dict[str, Any]:
+        """Wait until a leader has committed in its own term; then measure the impairments to come."""
+        await self._wait(self._has_settled, "there is no leader")
+        wanted = dict(self.plan.impairments)
+        for fault in self.scenario.faults:
+            if isinstance(fault, Impair):
+                wanted |= dict.fromkeys(directions(self.plan, fault.links), fault.impairment)
+        return {way: self._measure(way, impairment) for way, impairment in wanted.items()}
+
+    def _has_settled(self) -> bool:
+        leader = self.leader()
+        return leader is not None and self._committed_term == self._roles[leader][1]
+
+    async def start_workload(self, epoch: Nanoseconds) -> None:
+        await self._wait(lambda: len(self.drivers) == len(self.nodes) + len(self.clients), "not all have started")
+        for client in self.clients:
+            self.drivers[client].deliver([Requested(CONTROL, 1, Start(epoch))])
+
+    async def stop_workload(self) -> None:
+        for client in self.clients:
+            self.drivers[client].deliver([Requested(CONTROL, 2, Stop(self.kernel.now))])
+        await self._wait(lambda: all(self.drivers[client].done for client in self.clients), "not all clients stopped")
+
+    async def _wait(self, condition: Callable[[], bool], otherwise: str) -> None:
+        patience = int(PATIENCE_NS * self.scenario.time_scale) + 3 * self.scenario.workload.timeout
+        deadline = self.kernel.now + patience
+        while not condition():
+            self.check()
+            if self.kernel.now > deadline:
+                raise WorldError(f"{otherwise} after {patience / 1e9:.0f} s of virtual time")
+            await asyncio.sleep(LOOK_S)
+
+    def fidelity(self) -> dict[str, Any]:
+        return {}
+
+    # ---- what strikes ask for (experiments.strikes.World) --------------------------------------------------------
+
+    def leader(self) -> str | None:
+        leading = [
+            (term, node) for node, (role, term) in self._roles.items() if role == "leader" and self.drivers[node].alive
+        ]
+        return max(leading)[1] if leading else None
+
+    async def drop(self, grudge: Grudge) -> int:
+        return self.network.drop(grudge)
+
+    async def cut(self, link: str) -> int:
+        return self.network.cut(link)
+
+    async def impair(self, direction: str, impairment: Impairment) -> int:
+        return self.network.impair(direction, impairment)
+
+    async def lift(self, handle: int) -> None:
+        if handle in self._lifts:
+            self._lifts.pop(handle)()
+        else:
+            self.network.lift(handle)
+
+    async def carrier(self, names: list[str]) -> dict[str, bool]:
+        return {name: self.network.carrier(name) for name in names}
+
+    async def kill(self, node: str) -> int:
+        self.drivers[node].stop()
+        return -signal.SIGKILL
+
+    async def restart(self, node: str) -> dict[str, Any]:
+        self._start(node)
+        return {"incarnation": self._incarnations[node]}
+
+    async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
+        """Every probe is a flow of its own; it takes no time."""
+        where, probe = self.placement, self.network.probe
+        return {
+            receiver: {
+                sender: [PROBES, sum(probe(where[sender], where[receiver]) for _ in range(PROBES))]
+                for sender in where
+                if sender != receiver
+            }
+            for receiver in where
+        }
+
+    async def observe(self, direction: str, budget_ns: int) -> dict[str, Any]:
+        impairment = self.network.lane(direction).impairment or Impairment()
+        measured = self._measure(direction, impairment)
+        return {"disagreements": measured.pop("disagreements"), "obtained": measured}
+
+    def _measure(self, direction: str, impairment: Impairment) -> dict[str, Any]:
+        """Send probes down a lane of the same kind, so that measuring changes nothing in the real one."""
+        lane = self.network.twin(direction, impairment)
+        arrivals: list[Arrival] = []
+        for number in range(LINK_PROBES):
+            sent = number * LINK_PROBE_EVERY_NS
+            arrives = lane.cross(sent, LINK_PROBE_BYTES)
+            if arrives is not None:
+                arrivals.append(Arrival(number, sent, arrives))
+        obtained = summarise(LINK_PROBES, LINK_PROBE_BYTES, sorted(arrivals, key=lambda arrival: arrival.received))
+        facts: dict[str, Any] = {"backend": "simulated", **msgspec.to_builtins(obtained)}
+        return {**facts, "disagreements": verify(impairment, obtained)}

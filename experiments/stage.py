@@ -1,0 +1,94 @@
+"""What every world is to those who play a scenario in it, and how its processes are configured.
+
+`experiments.emulated` is one on a real fabric, `experiments.simulation` one in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol
+
+from experiments.scenario import Raft, Register, Scenario
+from experiments.strikes import World
+
+#: Where nodes listen, each in a host of its own.
+PORT = 7000
+
+#: A node dials a peer anew that has been silent for this many of its longest election timeouts.
+SILENT_TIMEOUTS = 2
+
+
+class WorldError(RuntimeError):
+    """The world could not be built, or something in it died that nobody killed; the message says what and where.
+
+    ``status`` is what the process that died ended with, None where none did.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Stage(World, Protocol):
+    """A world that can be played in. Entered, it has everything running and gives what belongs into the manifest.
+
+    ``clock()`` is its monotonic time in nanoseconds; asyncio's sleep passes the same time. ``settle`` waits for a
+    leader, and returns what was measured of the impairments to come. ``check`` raises `WorldError` if something died
+    that nobody killed.
+    """
+
+    async def __aenter__(self) -> dict[str, Any]: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def clock(self) -> int: ...
+    def check(self) -> None: ...
+    async def settle(self) -> dict[str, Any]: ...
+    async def start_workload(self, epoch: int) -> None: ...
+    async def stop_workload(self) -> None: ...
+    def fidelity(self) -> dict[str, Any]: ...
+
+
+def configuration(
+    scenario: Scenario, placement: Mapping[str, str], name: str, incarnation: int, cluster: str
+) -> dict[str, Any]:
+    """What `apps.runtime.config` reads, for a node or client; all but the folders it may write to."""
+    system, workload = scenario.system, scenario.workload
+
+    def address(node: str) -> str:
+        return f"{scenario.plan.host(placement[node]).ip}:{PORT}"
+
+    is_node = name in system.names
+    return {
+        "node": name,
+        "cluster": cluster,
+        "incarnation": incarnation,
+        "listen": address(name) if is_node else None,
+        "peers": {node: address(node) for node in system.names},
+        "seed": scenario.seed,
+        "silence": SILENT_TIMEOUTS * system.election_timeout[1],
+        "process": _node(system) if is_node else _client(workload, workload.names.index(name)),
+    }
+
+
+def _node(system: Raft) -> dict[str, Any]:
+    return {
+        "kind": system.implementation or "raft",
+        "election_timeout": system.election_timeout,
+        "heartbeat_interval": system.heartbeat_interval,
+        "pre_vote": system.pre_vote,
+        "check_quorum": system.check_quorum,
+    }
+
+
+def _client(workload: Register, thread: int) -> dict[str, Any]:
+    return {
+        "kind": "client",
+        "thread": thread,
+        "threads": workload.clients,
+        "rate": workload.rate / workload.clients,
+        "keys": workload.keys,
+        "mix": workload.mix,
+        "timeout": workload.timeout,
+    }
