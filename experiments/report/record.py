@@ -133,7 +133,7 @@ def _metrics(run: Path, missing: list[str]) -> dict[tuple[str, str], list[tuple[
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
-            batches = [pyarrow.parquet.read_table(path)]
+            batches = [pyarrow.parquet.ParquetFile(path).read()]
         else:
             batches.extend(pa.ipc.open_stream(path.read_bytes()))
     except (OSError, pa.ArrowInvalid) as error:  # the end of a stream that was cut off is no loss

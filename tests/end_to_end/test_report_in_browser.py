@@ -331,6 +331,9 @@ def test_on_paper_every_fault_is_drawn_everything_is_unfolded_and_no_control_is_
         "[...document.querySelectorAll('button, .hint')].every(e => e.getBoundingClientRect().height === 0)"
     )
     assert brightness(page, "h1", "color") < 0.3, "ink, also for those who read in the dark"
+    page.call("Emulation.setDeviceMetricsOverride", width=695, height=1017, deviceScaleFactor=1, mobile=False)
+    height = page.evaluate("document.querySelector('.timeline').getBoundingClientRect().height")
+    assert 500 < height < 960, "the plots share a page (A4, 96 pixels an inch)"
     paper = base64.b64decode(page.call("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert paper.startswith(b"%PDF")
     assert 3 <= paper.count(b"/Type /Page\n") <= 9
