@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,12 +110,19 @@ def read_faults(path: Path) -> list[FaultRecord]:
         return []
     data = path.read_bytes()
     decode = msgspec.json.Decoder(Step).decode
-    records: dict[int, FaultRecord] = {}
+    steps: list[Step] = []
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            step = decode(line)
+            steps.append(decode(line))
         except msgspec.DecodeError as error:
             raise HistoryError(f"{path}:{number}: not a step of a fault: {error}") from None
+    return gather(steps)
+
+
+def gather(steps: Iterable[Step]) -> list[FaultRecord]:
+    """The faults that ``steps`` are of, in the faults' order."""
+    records: dict[int, FaultRecord] = {}
+    for step in steps:
         record = records.get(step.fault, FaultRecord(step.fault, step.kind))
         records[step.fault] = msgspec.structs.replace(record, **{step.step: step})
     return [records[index] for index in sorted(records)]

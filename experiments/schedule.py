@@ -88,9 +88,13 @@ class Schedule:
             async with self.inject(fault):
                 await self.until(fault.at + fault.lasts)
 
-        async with asyncio.TaskGroup() as faults:
-            for fault in self.scenario.faults:
-                faults.create_task(strike(fault))
+        try:
+            async with asyncio.TaskGroup() as faults:
+                for fault in self.scenario.faults:
+                    faults.create_task(strike(fault))
+        except ExceptionGroup as group:
+            # Whatever has died, every fault that waits is told of it; one of them is enough.
+            raise group.exceptions[0] from None
         await self.until(self.scenario.duration)
 
     def _random(self, purpose: str) -> Random:

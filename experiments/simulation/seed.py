@@ -1,0 +1,165 @@
+"""One seed of a scenario, played and judged in memory: no file is written, and Raft's properties are checked meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from apps.process import Nanoseconds
+from experiments.availability import service
+from experiments.client_checks import client_checks, served
+from experiments.fault_record import Step, gather
+from experiments.history import Event, History, HistoryError, merge, operations
+from experiments.node_checks import who_led
+from experiments.results import Availability, Check, Leader, Valid
+from experiments.scenario import Scenario, place
+from experiments.schedule import LEAD_IN_NS, Schedule
+from experiments.simulation.kernel import Loop
+from experiments.simulation.recording import OnlineRecorder, Recorder, TextRecorder
+from experiments.simulation.world import SimulatedWorld
+from experiments.stage import WorldError
+from experiments.timing import timed, timing_checks
+
+#: How long the search for an order of the operations may take, in seconds.
+PATIENCE = 10.0
+
+#: How many contradictions of a seed are kept, with their events.
+KEPT_VIOLATIONS = 3
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of one seed.
+
+    ``valid`` is false when a promise was broken or a process died of itself, unknown when the run shows nothing.
+    ``broken``: why not true, a sentence each, beginning with the name of the check. ``violations``: events that
+    contradict each other (`raft_properties.Violation`). ``elections``: leaders elected after the workload began;
+    ``election_times``: from each fault that took the leader to the next election, in nanoseconds, None where none came.
+    ``recovery_times``: from each heal to steady service, likewise. ``events``: how many the kernel handled.
+    """
+
+    seed: int
+    valid: Valid
+    broken: list[str]
+    violations: list[dict[str, Any]]
+    availability: Availability | None
+    lost_writes: int
+    elections: int
+    election_times: list[int | None]
+    recovery_times: list[int | None]
+    events: int
+
+
+class Played(msgspec.Struct, frozen=True):
+    """A seed as it was played: ``steps`` of its faults, and why it could not be played to its end, if so."""
+
+    epoch: Nanoseconds
+    steps: list[dict[str, Any]]
+    died: str
+    events: int
+
+
+def play_seed(scenario: Scenario) -> Outcome:
+    """Play ``scenario`` with its seed in virtual time, and judge it."""
+    recorder = OnlineRecorder()
+    return _judge(scenario, recorder, _play(scenario, recorder))
+
+
+def play_traced(scenario: Scenario, until: Nanoseconds | None = None) -> tuple[TextRecorder, Nanoseconds]:
+    """Play ``scenario`` and keep every line of evidence, up to ``until`` of the scenario's time; with its epoch."""
+    recorder = TextRecorder()
+    played = _play(scenario, recorder, until)
+    return recorder, played.epoch
+
+
+def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = None) -> Played:
+    steps: list[dict[str, Any]] = []
+
+    async def to_its_end() -> Played:
+        world = SimulatedWorld(scenario, place(scenario.plan, scenario.system, scenario.workload), recorder)
+        schedule = Schedule(scenario, world, steps.append, lambda stage, detail: None)
+        died = ""
+        try:
+            async with world:
+                await world.settle()
+                schedule.epoch = world.clock() + LEAD_IN_NS
+                await world.start_workload(schedule.epoch)
+                if until is None:
+                    await schedule.play()
+                    await world.stop_workload()
+                else:
+                    playing = asyncio.create_task(schedule.play())
+                    await schedule.until(until)
+                    world.recorder = _Deaf()
+                    playing.cancel()
+        except WorldError as error:
+            died = str(error)
+        return Played(schedule.epoch, steps, died, world.kernel.events)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        return runner.run(to_its_end())
+
+
+class _Deaf:
+    """Takes down nothing."""
+
+    def begin_node(self, moment: Nanoseconds, node: str, incarnation: int) -> None: ...
+    def node(self, moment: Nanoseconds, node: str, incarnation: int, event: Any) -> None: ...
+    def client(self, moment: Nanoseconds, client: str, event: Any) -> None: ...
+
+
+def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outcome:
+    broken = [f"{found.property}: {found.message}" for found in recorder.violations[:KEPT_VIOLATIONS]]
+    doubts: list[str] = []
+    if played.died:
+        broken.append(f"died: {played.died}")
+    if recorder.broken_off:
+        doubts.append(f"trace: {recorder.broken_off}")
+
+    faults = gather(msgspec.convert(step, Step) for step in played.steps)
+    doubts += (f"fault: {problem}" for fault in faults if not played.died for problem in fault.problems())
+    leaders = who_led(recorder.witnesses, faults, played.epoch)
+    availability: Availability | None = None
+    lost = 0
+    try:
+        done = operations(_history(recorder, played.epoch))
+        if not done:
+            doubts.append("history: no client did anything")
+        else:
+            checks = client_checks("history", done, PATIENCE, scenario.expect.linearizable)
+            availability = timed(served(service(done)), done, faults, leaders, scenario.system.names)
+            timing = timing_checks(scenario.expect, availability, leaders, faults, done)
+            broken += (f"{check.name}: {check.summary}" for check in [*checks, *timing] if check.valid is False)
+            doubts += (f"{check.name}: {check.summary}" for check in checks if check.valid == "unknown")
+            lost = _lost(checks)
+    except HistoryError as error:
+        doubts.append(f"history: {error}")
+    return Outcome(
+        scenario.seed,
+        False if broken else "unknown" if doubts else True,
+        broken + doubts,
+        [found.as_data() for found in recorder.violations[:KEPT_VIOLATIONS]],
+        availability,
+        lost,
+        _elections(leaders),
+        list(availability.new_leader.values()) if availability else [],
+        list(availability.recovery.values()) if availability else [],
+        played.events,
+    )
+
+
+def _history(recorder: OnlineRecorder, epoch: Nanoseconds) -> History:
+    def relative(events: list[Event]) -> list[Event]:
+        return [msgspec.structs.replace(event, time=event.time - epoch) for event in events]
+
+    events = merge(relative(events) for _, events in sorted(recorder.histories.items()))
+    return History("history", events, list(range(1, len(events) + 1)))
+
+
+def _lost(checks: list[Check]) -> int:
+    return sum(check.name == "acknowledged_writes" and check.valid is False for check in checks)
+
+
+def _elections(leaders: list[Leader]) -> int:
+    return sum(leader.start > 0 for leader in leaders)
