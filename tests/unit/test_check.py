@@ -299,6 +299,7 @@ def _never_asked(run: Run) -> None:
 
 def _starved(run: Run) -> None:
     run.manifest["fidelity"]["cpu_headroom"] = 0.004
+    run.lags = [9 * MS] * 8
 
 
 def _not_calibrated(run: Run) -> None:
@@ -324,6 +325,11 @@ def test_a_run_that_did_not_test_what_it_should_is_not_to_be_believed(run: Run, 
     assert results.believable.reasons == [reason]
     assert (results.valid, results.exit_status) == ("unknown", 2)
     assert results.summary.startswith(f"Not to be believed: {reason}.")
+
+
+def test_a_busy_machine_that_woke_every_node_in_time_is_no_reason_for_doubt(run: Run) -> None:
+    run.manifest["fidelity"]["cpu_headroom"] = 0.0
+    assert run.judge().exit_status == 0
 
 
 def test_a_broken_promise_is_broken_on_any_machine(run: Run) -> None:
