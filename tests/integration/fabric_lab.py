@@ -111,6 +111,8 @@ class FabricLab:
         sink, _ = listener.accept()
         with listener, source, sink:
             source.setblocking(False)
+            # So that little is still on its way when the stream ends and the next test begins.
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
             before = stream(source, sink, 0.3)
             with self.net.dataplane.drop({receiver: {sender}}):
                 # What had crossed the switch by then may still sit in the receiver's socket.
@@ -144,8 +146,10 @@ class FabricLab:
                         seconds, nanoseconds = struct.unpack("@qq", ancillary[0][2])
                         arrivals.append(seconds * 1_000_000_000 + nanoseconds)
 
-            run(0.2)
-            assert arrivals
+            deadline = time.monotonic() + 10
+            while not arrivals and time.monotonic() < deadline:
+                run(0.2)
+            assert arrivals, f"nothing arrives from {sender} at {receiver} before it is dropped"
             with self.net.dataplane.drop({receiver: {sender}}):
                 dropped = time.time_ns()
                 run(0.2)
