@@ -102,6 +102,42 @@ def run(
 
 
 @app.command()
+def simulate(
+    scenario: Annotated[str, typer.Argument(help="The name of a shipped scenario, or a TOML file.")],
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds to play, over all cores.")] = 100,
+    first: Annotated[
+        int | None, typer.Option("--from", min=0, help="The first seed; the scenario's own if not given.")
+    ] = None,
+    random_faults: Annotated[
+        bool, typer.Option("--random-faults", help="Break what each seed draws, instead of the scenario's own faults.")
+    ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Play the first seed only, and show all evidence of it.")
+    ] = False,
+    until: Annotated[
+        str | None, typer.Option(help="Play the first seed only, up to this time of the scenario, such as 6.5s.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a scenario in virtual time with very many seeds, and tell which fail and how long things take."""
+    from experiments.scenario_file import load
+    from experiments.simulation.command import replay
+    from experiments.simulation.command import simulate as play_all
+    from topologies.units import UnitError, parse_duration
+
+    asked = load(_scenario_file(scenario))
+    start = asked.seed if first is None else first
+    if trace or until is not None:
+        try:
+            moment = None if until is None else parse_duration(until)
+        except UnitError as error:
+            raise typer.BadParameter(str(error), param_hint="--until") from None
+        replay(console, asked, start, random_faults, moment, trace)
+        return
+    raise typer.Exit(play_all(errors if as_json else console, asked, start, seeds, random_faults, as_json))
+
+
+@app.command()
 def check(
     history: Annotated[Path, typer.Argument(help="A history (.jsonl or .edn, Jepsen's format) or a run's folder.")],
     as_json: AsJson = False,
@@ -152,6 +188,8 @@ def main() -> None:
         _complain("interrupted; nothing of the run is left running")
         sys.exit(130)
     except Exception as error:
+        while isinstance(error, ExceptionGroup):  # of faults that struck at the same time, and failed for one reason
+            error = error.exceptions[0]
         status = _status_of(error)
         if status is None:
             raise
@@ -166,6 +204,7 @@ def _status_of(error: Exception) -> int | None:
     from experiments.folder import FolderError
     from experiments.history import HistoryError
     from experiments.models import ModelError
+    from experiments.report import ReportError
     from experiments.scenario import ScenarioError
     from experiments.stage import WorldError
     from experiments.trace import TraceError
@@ -178,8 +217,11 @@ def _status_of(error: Exception) -> int | None:
 
     if isinstance(error, WorldError) and error.status == IO_ERROR:
         return IO_ERROR
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return IO_ERROR
+    if isinstance(error, ReportError):
+        return CANNOT_CREATE if isinstance(cause, OSError) else NO_INPUT
     statuses: list[tuple[type[Exception], int]] = [
         (BenchError, USAGE),
         (ScenarioError, DATA),

@@ -25,16 +25,22 @@ Progress = Callable[[str, str], None]
 class Schedule:
     """The faults of one play of ``scenario``. ``epoch`` is the start of its time, on the world's clock.
 
-    ``tell`` gets every step of a fault, a line of ``faults.jsonl`` (docs/run-folder.md).
+    ``tell`` gets every step of a fault, a line of ``faults.jsonl`` (docs/run-folder.md); ``strikes`` says what can
+    strike in this world.
     """
 
     def __init__(
-        self, scenario: Scenario, world: Stage, tell: Callable[[dict[str, Any]], None], progress: Progress
+        self,
+        scenario: Scenario,
+        world: Stage,
+        tell: Callable[[dict[str, Any]], None],
+        progress: Progress,
+        strikes: Mapping[type[Any], type[Strike]] = STRIKES,
     ) -> None:
         self.scenario = scenario
         self.epoch = 0
         self.faults: list[Fault] = []
-        self._world, self._tell, self._progress = world, tell, progress
+        self._world, self._tell, self._progress, self._strikes = world, tell, progress, strikes
         self._effects = Effects()
 
     def now(self) -> int:
@@ -52,7 +58,7 @@ class Schedule:
         """Strike with ``fault`` while the block lasts; what it resolved to is yielded. It is proved meanwhile."""
         index = len(self.faults)
         self.faults.append(fault)
-        strike = STRIKES[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))
+        strike = self._strikes[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))
         kind = str(strike.fault.__struct_config__.tag)
         self._record(strike, "asked", {"asked": strike.asked()})
         resolved = await strike.apply()

@@ -53,7 +53,8 @@ class Clock:
         self._showed: Nanoseconds = 0
 
     def read(self, now: Nanoseconds) -> Nanoseconds:
-        return self._showed + int((now - self._since) * self.rate)
+        passed = now - self._since
+        return self._showed + (passed if self.rate == 1.0 else int(passed * self.rate))
 
     def set_rate(self, now: Nanoseconds, rate: float) -> None:
         """Run at ``rate`` from ``now`` on; a clock of ours is monotonic, so it is never set back."""
@@ -63,8 +64,8 @@ class Clock:
 class Driver:
     """One incarnation of a process.
 
-    ``record(event)`` takes its evidence, ``died(why)`` is told when it ends by itself. ``records``: what its disk held.
-    ``done``: a client has answered that its work is over.
+    ``record(event)`` takes its evidence, ``died(name, why)`` is told when it ends by itself. ``done``: a client has
+    answered that its work is over.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Driver:
         process: Process,
         endpoint: Endpoint,
         record: Callable[[Any], None],
-        died: Callable[[str], None],
+        died: Callable[[NodeId, str], None],
         disk: Disk | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -113,13 +114,14 @@ class Driver:
     def stop(self) -> None:
         """The end, without a word: as by SIGKILL."""
         self.alive = False
+        self._inbox.clear()
         self._endpoint.stop()
         if self._disk is not None:
             self._disk.crash()
 
     def die(self, why: str) -> None:
         self.stop()
-        self._died(f"{self.name} ended though nobody ended it: {why}")
+        self._died(self.name, why)
 
     def pause(self) -> None:
         """Take no step until `resume`, as between SIGSTOP and SIGCONT; what comes in waits."""
@@ -162,7 +164,8 @@ class Driver:
 
     def _step(self, events: list[Event]) -> None:
         kernel_now = self._kernel.now
-        now = kernel_now if self._clock is None else self._clock.read(kernel_now)
+        clock = self._clock
+        now = kernel_now if clock is None else clock.read(kernel_now)
         handle, carry_out = self.process.handle, self._carry_out
         handled = len(events)
         try:
@@ -223,7 +226,9 @@ class Driver:
         self._timers.pop(effect.timer, None)
 
     def _set_timer(self, effect: SetTimer) -> None:
-        after = effect.after if self._clock is None else int(effect.after / self._clock.rate)
+        after = effect.after
+        if self._clock is not None and self._clock.rate != 1.0:
+            after = int(after / self._clock.rate)
         # The runtime's loop counts in milliseconds, and wakes in the one after the deadline.
         deadline = self._kernel.now + (after // _MILLISECOND + 1) * _MILLISECOND
         self._timers[effect.timer] = deadline

@@ -104,6 +104,7 @@ class Network:
         self.listening: dict[NodeId, Deliver] = {}
         self.calls: dict[tuple[NodeId, NodeId], Call] = {}
         self._seed = seed
+        self._probes = Random(f"{seed} probes")
         self._lanes = {way: Lane(way, Random(f"{seed} {way}")) for link in plan.links for way in link.directions}
         self._spines = [switch.name for switch in plan.by_role("spine")]
         self._repaired: frozenset[str] = frozenset()
@@ -224,10 +225,11 @@ class Network:
         return not any(lane.cuts or lane.impairments for lane in path)
 
     def probe(self, sender: str, receiver: str) -> bool:
-        """Whether a packet of its own flow arrives."""
-        flow = f"probe {self.random.random()}"
-        path = self.path(sender, receiver, flow)
-        return self.carry(sender, receiver, path, self.kernel.now, _SMALL) is not None
+        """Whether a packet of its own flow gets through, if no impairment has it lost."""
+        path = self.path(sender, receiver, f"probe {self._probes.random()}")
+        if path is None or (sender, receiver) in self._hostile:
+            return False
+        return not any(lane.cuts for lane in path)
 
 
 def _weight(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One seed of a scenario, played and judged in memory: no file is written, and Raft's properties are checked meanwhile."""
+"""One seed of a scenario, played and judged in memory; Raft's properties are checked as the traces grow."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from experiments.node_checks import who_led
 from experiments.results import Availability, Check, Leader, Valid
 from experiments.scenario import Scenario, place
 from experiments.schedule import LEAD_IN_NS, Schedule
+from experiments.simulation.faults import SIMULATED_STRIKES
 from experiments.simulation.kernel import Loop
 from experiments.simulation.recording import OnlineRecorder, Recorder, TextRecorder
 from experiments.simulation.world import SimulatedWorld
@@ -78,7 +79,7 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
 
     async def to_its_end() -> Played:
         world = SimulatedWorld(scenario, place(scenario.plan, scenario.system, scenario.workload), recorder)
-        schedule = Schedule(scenario, world, steps.append, lambda stage, detail: None)
+        schedule = Schedule(scenario, world, steps.append, lambda stage, detail: None, SIMULATED_STRIKES)
         died = ""
         try:
             async with world:
@@ -139,7 +140,7 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
         scenario.seed,
         False if broken else "unknown" if doubts else True,
         broken + doubts,
-        [found.as_data() for found in recorder.violations[:KEPT_VIOLATIONS]],
+        [_relative(found.as_data(), played.epoch) for found in recorder.violations[:KEPT_VIOLATIONS]],
         availability,
         lost,
         _elections(leaders),
@@ -147,6 +148,10 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
         list(availability.recovery.values()) if availability else [],
         played.events,
     )
+
+
+def _relative(violation: dict[str, Any], epoch: Nanoseconds) -> dict[str, Any]:
+    return {**violation, "events": [{**event, "t": event["t"] - epoch} for event in violation["events"]]}
 
 
 def _history(recorder: OnlineRecorder, epoch: Nanoseconds) -> History:

@@ -37,7 +37,7 @@ START_NS = 50_000_000
 LOOK_S = 0.01
 
 #: The probes of a matrix, and those that measure a link: how many, and how far apart.
-PROBES = 3
+PROBES, PROBE_EVERY_S = 3, 0.01
 LINK_PROBES, LINK_PROBE_EVERY_NS, LINK_PROBE_BYTES = 500, 2_000_000, 60
 
 
@@ -62,12 +62,14 @@ class SimulatedWorld:
         self.network = Network(self.kernel, self.plan, placement, self.nodes, silence, scenario.seed)
         self.drivers: dict[NodeId, Driver] = {}
         self._disks = {node: Disk(self.kernel, Random(f"{scenario.seed} {node} disk")) for node in self.nodes}
-        self._clocks: dict[NodeId, Clock] = {}
+        self._clocks = {node: Clock() for node in self.nodes}
         self._incarnations: dict[NodeId, int] = {}
         self._roles: dict[NodeId, tuple[str, int]] = {}
         self._committed_term = 0
         self._died: list[WorldError] = []
         self._lifts: dict[int, Callable[[], None]] = {}
+        self._lifted = 0
+        self._killed: dict[NodeId, int] = {}
 
     # ---- coming to life ------------------------------------------------------------------------------------------
 
@@ -111,8 +113,9 @@ class SimulatedWorld:
         )
         self.drivers[name].start()
 
-    def _on_death(self, why: str) -> None:
-        self._died.append(WorldError(why))
+    def _on_death(self, node: NodeId, why: str) -> None:
+        if not self._disks[node].full:
+            self._died.append(WorldError(f"{node} ended though nobody ended it: {why}"))
 
     def _watch(self, node: NodeId, event: Any) -> None:
         match event:
@@ -175,6 +178,44 @@ class SimulatedWorld:
         ]
         return max(leading)[1] if leading else None
 
+    # ---- and what only a simulation can do, each returning a handle for `lift` -----------------------------------
+
+    def pause(self, node: NodeId) -> int:
+        """The node takes no step until it is lifted, or killed."""
+        driver = self.drivers[node]
+        driver.pause()
+        return self._held(driver.resume)
+
+    def slow_disk(self, node: NodeId, factor: float) -> int:
+        """Syncs take ``factor`` times as long; of several, the last one counts until all are lifted."""
+        disk = self._disks[node]
+        disk.slowness = factor
+        return self._held(lambda: setattr(disk, "slowness", 1.0))
+
+    def fill_disk(self, node: NodeId) -> int:
+        """The next write ends the node; lifted, there is room again, and the node is started if it has ended."""
+        disk = self._disks[node]
+        disk.full = True
+
+        def empty() -> None:
+            disk.full = False
+            if not self.drivers[node].alive and not self._killed.get(node):
+                self._start(node)
+
+        return self._held(empty)
+
+    def set_clock(self, node: NodeId, rate: float) -> int:
+        """The node's clock runs ``rate`` times as fast as time from now on; lifted, as fast again."""
+        clock = self._clocks[node]
+        clock.set_rate(self.kernel.now, rate)
+        return self._held(lambda: clock.set_rate(self.kernel.now, 1.0))
+
+    def _held(self, lift: Callable[[], None]) -> int:
+        # Apart from the network's own handles, which count up from 1.
+        handle = -1 - len(self._lifts) - self._lifted
+        self._lifts[handle] = lift
+        return handle
+
     async def drop(self, grudge: Grudge) -> int:
         return self.network.drop(grudge)
 
@@ -186,6 +227,7 @@ class SimulatedWorld:
 
     async def lift(self, handle: int) -> None:
         if handle in self._lifts:
+            self._lifted += 1
             self._lifts.pop(handle)()
         else:
             self.network.lift(handle)
@@ -194,24 +236,30 @@ class SimulatedWorld:
         return {name: self.network.carrier(name) for name in names}
 
     async def kill(self, node: str) -> int:
-        self.drivers[node].stop()
+        self._killed[node] = self._killed.get(node, 0) + 1
+        if self.drivers[node].alive:
+            self.drivers[node].stop()
         return -signal.SIGKILL
 
     async def restart(self, node: str) -> dict[str, Any]:
-        self._start(node)
+        """Starts the node, unless another fault keeps it down."""
+        self._killed[node] -= 1
+        if not self._killed[node] and not self.drivers[node].alive:
+            self._start(node)
         return {"incarnation": self._incarnations[node]}
 
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
-        """Every probe is a flow of its own; it takes no time."""
-        where, probe = self.placement, self.network.probe
-        return {
-            receiver: {
-                sender: [PROBES, sum(probe(where[sender], where[receiver]) for _ in range(PROBES))]
-                for sender in where
-                if sender != receiver
-            }
-            for receiver in where
-        }
+        """Some probes, one after another, from each to each; it takes longer than any repair."""
+        where = self.placement
+        pairs = [(receiver, sender) for receiver in where for sender in where if sender != receiver]
+        measured: dict[str, dict[str, list[int]]] = {name: {} for name in where}
+        for _ in range(PROBES):
+            for receiver, sender in pairs:
+                cell = measured[receiver].setdefault(sender, [0, 0])
+                cell[0] += 1
+                cell[1] += self.network.probe(where[sender], where[receiver])
+            await asyncio.sleep(PROBE_EVERY_S)
+        return measured
 
     async def observe(self, direction: str, budget_ns: int) -> dict[str, Any]:
         impairment = self.network.lane(direction).impairment or Impairment()

@@ -1,0 +1,131 @@
+"""Faults that only a simulated world has so far: of processes, disks and clocks, and one-way silence.
+
+They strike as all others do, and need no proof by measurement: what is asked for here is what happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from experiments.simulation.world import SimulatedWorld
+from experiments.strikes import REPAIR_NS, STRIKES, Record, Strike
+
+
+class Mute(msgspec.Struct, frozen=True, tag="mute", tag_field="kind"):
+    """Nobody hears these nodes, while they hear everybody: a one-way partition."""
+
+    nodes: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause", tag_field="kind"):
+    """These nodes take no step, as between SIGSTOP and SIGCONT; their hosts go on acknowledging what comes in."""
+
+    nodes: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+class SlowDisk(msgspec.Struct, frozen=True, tag="slow-disk", tag_field="kind"):
+    """Every sync of these nodes takes ``factor`` times as long."""
+
+    nodes: tuple[str, ...]
+    factor: float
+    at: int
+    lasts: int
+
+
+class FullDisk(msgspec.Struct, frozen=True, tag="full-disk", tag_field="kind"):
+    """The next write of these nodes fails, and ends them; when there is room again they are started from their logs."""
+
+    nodes: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+class Drift(msgspec.Struct, frozen=True, tag="drift", tag_field="kind"):
+    """The clocks of these nodes run ``rate`` times as fast as time."""
+
+    nodes: tuple[str, ...]
+    rate: float
+    at: int
+    lasts: int
+
+
+class _NodesStrike(Strike):
+    """One that does something to some nodes, each by itself."""
+
+    fault: Any
+    world: SimulatedWorld
+
+    def strike(self, node: str) -> int:
+        raise NotImplementedError
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        nodes = self.targets([self.fault.nodes])[0]
+        self.handles = [self.strike(node) for node in nodes]
+        return {"nodes": nodes, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return {"effective": True}
+
+    async def prove_healed(self) -> Record:
+        return {"effective": True}
+
+
+class _MuteStrike(Strike):
+    fault: Any
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        nodes = self.targets([self.fault.nodes])[0]
+        grudge = {other: [node for node in nodes if node != other] for other in self.world.placement}
+        self.handles = [await self.world.drop(grudge)]
+        self.effects.grudges[self.index] = grudge
+        return {"nodes": nodes, "grudge": grudge, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return await self._matrix(budget_ns)
+
+    async def heal(self) -> None:
+        await super().heal()
+        del self.effects.grudges[self.index]
+
+    async def prove_healed(self) -> Record:
+        return await self._matrix(REPAIR_NS)
+
+
+class _PauseStrike(_NodesStrike):
+    def strike(self, node: str) -> int:
+        return self.world.pause(node)
+
+
+class _SlowDiskStrike(_NodesStrike):
+    def strike(self, node: str) -> int:
+        return self.world.slow_disk(node, self.fault.factor)
+
+
+class _FullDiskStrike(_NodesStrike):
+    def strike(self, node: str) -> int:
+        return self.world.fill_disk(node)
+
+
+class _DriftStrike(_NodesStrike):
+    def strike(self, node: str) -> int:
+        return self.world.set_clock(node, self.fault.rate)
+
+
+#: What a schedule in a simulated world can strike with.
+SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
+    **STRIKES,
+    Mute: _MuteStrike,
+    Pause: _PauseStrike,
+    SlowDisk: _SlowDiskStrike,
+    FullDisk: _FullDiskStrike,
+    Drift: _DriftStrike,
+}

@@ -1,0 +1,127 @@
+"""A schedule of faults of every kind, drawn from a seed: who, what, when and how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any, TypeVar
+
+import msgspec
+
+from experiments.nemesis import sample
+from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Scenario
+from experiments.simulation.faults import Drift, FullDisk, Mute, Pause, SlowDisk
+from topologies.impairment import Impairment
+
+T = TypeVar("T")
+
+_MILLISECOND = 1_000_000
+
+#: Nothing breaks at first, and nothing is broken at the end: shares of a scenario's duration.
+QUIET_START, QUIET_END = 0.05, 0.25
+
+#: Faults of one schedule, and how long one lasts: long enough to be proved, except a kill.
+MOST_FAULTS = 6
+LASTS_MS = (400, 600, 1000, 2000, 4000)
+KILLED_MS = (5, 50, 300, 1000, 3000)
+
+
+def with_random_faults(scenario: Scenario) -> Scenario:
+    """``scenario`` with a schedule drawn by its seed in place of its own.
+
+    Of what it expects, only safety and recovery after the last heal are left: the rest is about its own faults.
+    """
+    random = Random(f"{scenario.seed} random faults")
+    begin = int(scenario.duration * QUIET_START)
+    end = int(scenario.duration * (1 - QUIET_END))
+    faults: list[Any] = []
+    for _ in range(1 + int(random.random() * MOST_FAULTS)):
+        make = _pick(random, _KINDS)
+        at = begin + int(random.random() * (end - begin))
+        lasts = _pick(random, KILLED_MS if make is _kill else LASTS_MS) * _MILLISECOND
+        faults.append(make(scenario, random, at, min(lasts, max(end - at, 5 * _MILLISECOND))))
+    expect = Expect(scenario.expect.linearizable, scenario.expect.recovery)
+    return msgspec.structs.replace(scenario, faults=tuple(sorted(faults, key=lambda fault: fault.at)), expect=expect)
+
+
+def _pick(random: Random, choices: Sequence[T]) -> T:
+    return choices[int(random.random() * len(choices))]
+
+
+def _some(scenario: Scenario, random: Random) -> tuple[str, ...]:
+    """A role, or nodes by name."""
+    names = scenario.system.names
+    named = tuple(sample(random, names, 1 + int(random.random() * (len(names) // 2))))
+    return _pick(random, (("leader",), ("leader",), ("minority",), named))
+
+
+def _partition(scenario: Scenario, random: Random, at: int, lasts: int) -> Partition:
+    names = scenario.system.names
+    side = tuple(sample(random, names, 1 + int(random.random() * (len(names) - 1))))
+    drawn = (side, tuple(name for name in names if name not in side))
+    groups = _pick(random, ((("leader",), ("others",)), (("minority",), ("majority",)), drawn))
+    return Partition(groups, at, lasts)
+
+
+def _kill(scenario: Scenario, random: Random, at: int, lasts: int) -> Kill:
+    victims = _pick(random, (_some(scenario, random), ("leader",), ("majority",), scenario.system.names))
+    return Kill(victims, at, lasts)
+
+
+def _link(scenario: Scenario, random: Random) -> str:
+    return _pick(random, [link.name for link in scenario.plan.links if "spine" in link.name])
+
+
+def _link_down(scenario: Scenario, random: Random, at: int, lasts: int) -> LinkDown:
+    link = _link(scenario, random)
+    leaf = link.partition("-")[0]
+    return LinkDown((_pick(random, (link, f"{leaf}-*")),), at, lasts)
+
+
+def _impair(scenario: Scenario, random: Random, at: int, lasts: int) -> Impair:
+    delay = _pick(random, (0, 2, 20, 100)) * _MILLISECOND
+    impairment = Impairment(
+        delay=delay,
+        jitter=int(delay * random.random()),
+        loss=_pick(random, (0.01, 0.1, 0.5)),
+        burst=_pick(random, (0.0, 3.0)),
+        reorder=_pick(random, (0.0, 0.1)),
+    )
+    link = scenario.plan.link(_link(scenario, random))
+    return Impair((_pick(random, (link.name, *link.directions)),), impairment, at, lasts)
+
+
+def _mute(scenario: Scenario, random: Random, at: int, lasts: int) -> Mute:
+    return Mute(_some(scenario, random), at, lasts)
+
+
+def _pause(scenario: Scenario, random: Random, at: int, lasts: int) -> Pause:
+    return Pause(_some(scenario, random), at, lasts)
+
+
+def _slow_disk(scenario: Scenario, random: Random, at: int, lasts: int) -> SlowDisk:
+    return SlowDisk(_some(scenario, random), _pick(random, (5.0, 50.0, 300.0)), at, lasts)
+
+
+def _full_disk(scenario: Scenario, random: Random, at: int, lasts: int) -> FullDisk:
+    return FullDisk(_some(scenario, random), at, lasts)
+
+
+def _drift(scenario: Scenario, random: Random, at: int, lasts: int) -> Drift:
+    return Drift(_some(scenario, random), _pick(random, (0.5, 0.9, 1.1, 2.0)), at, lasts)
+
+
+#: Partitions and kills twice: most failures of real systems need no more (Alquraan et al., OSDI 2018, §5).
+_KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (
+    _partition,
+    _partition,
+    _kill,
+    _kill,
+    _link_down,
+    _impair,
+    _mute,
+    _pause,
+    _slow_disk,
+    _full_disk,
+    _drift,
+)
