@@ -29,21 +29,21 @@ from apps.process import Event, Nanoseconds, NodeId, Received, Requested
 from experiments.nemesis import Grudge
 from experiments.simulation.kernel import Kernel
 from experiments.simulation.lane import LINK_NS, Lane
-from experiments.simulation.sampling import quantile_function
+from experiments.simulation.sampling import STEPS, quantile_table
 from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan
 
 #: What a frame takes beyond the links: sockets, wake-ups and the wait for a processor. Fitted, so that operations take
 #: as long as on the fabric on two cores (docs/simulator.md).
-OVERHEAD = quantile_function(
+OVERHEAD = quantile_table(
     [
-        (0.0, 30_000),
-        (0.25, 180_000),
+        (0.0, 10_000),
+        (0.25, 130_000),
         (0.5, 330_000),
-        (0.75, 560_000),
-        (0.9, 900_000),
-        (0.99, 2_600_000),
-        (1.0, 6_000_000),
+        (0.75, 640_000),
+        (0.9, 1_150_000),
+        (0.99, 3_600_000),
+        (1.0, 8_000_000),
     ]
 )
 
@@ -218,7 +218,7 @@ class Network:
             now = arrives
         return now
 
-    def is_clean(self, sender: str, receiver: str, path: Sequence[Lane] | None) -> bool:
+    def is_clear(self, sender: str, receiver: str, path: Sequence[Lane] | None) -> bool:
         """Whether nothing can happen to a packet on ``path``."""
         if path is None or (sender, receiver) in self._hostile:
             return False
@@ -261,17 +261,18 @@ class ProcessEndpoint:
                 call.hang_up(by=self.name)
 
     def send(self, peer: NodeId, events: list[Event], departs: Nanoseconds) -> None:
-        self._speak(self._calls[peer].connection, 0, events, departs)
-
-    def reply(self, client: NodeId, events: list[Event], departs: Nanoseconds) -> None:
-        call = self._network.calls.get((client, self.name))
-        self._speak(call.connection if call else None, 1, events, departs)
-
-    def _speak(self, connection: Connection | None, way: int, events: list[Event], departs: Nanoseconds) -> None:
+        connection = self._calls[peer].connection
         if connection is None:
             self._network.dropped += 1
         else:
-            connection.streams[way].send(events, departs)
+            connection.away.send(events, departs)
+
+    def reply(self, client: NodeId, events: list[Event], departs: Nanoseconds) -> None:
+        call = self._network.calls.get((client, self.name))
+        if call is None or call.connection is None:
+            self._network.dropped += 1
+        else:
+            call.connection.back.send(events, departs)
 
 
 class Call:
@@ -294,8 +295,8 @@ class Call:
         now = network.kernel.now
         self._ports += 1
         connection = Connection(network, self, f"{self.dialler} {self.peer} {now} {self._ports}")
-        there = connection.streams[0].carry(now)
-        back = None if there is None else connection.streams[1].carry(there)
+        there = connection.away.carry(now)
+        back = None if there is None else connection.back.carry(there)
         if back is None:
             network.kernel.at(now + DIAL_EVERY_NS, self.dial, None)
             return
@@ -311,7 +312,8 @@ class Call:
             return
         self._up_at = self._network.kernel.now
         self.connection = connection
-        connection.receivers = (self._network.listening[self.peer], self._network.listening[self.dialler])
+        connection.away.receiver = self._network.listening[self.peer]
+        connection.back.receiver = self._network.listening[self.dialler]
 
     def _refused(self, _: None) -> None:
         self._failures += 1
@@ -339,22 +341,20 @@ class Call:
         if connection is not None and connection.open:
             connection.open = False
             if by == self.peer:
-                heard = connection.streams[1].carry(network.kernel.now)
+                heard = connection.back.carry(network.kernel.now)
                 network.kernel.at(heard or network.kernel.now + network.silence, self.lost, None)
 
 
 class Connection:
-    """A pair of streams, away from the dialler and towards it, and who takes what comes out of each."""
+    """A pair of streams, away from the dialler and back to it."""
 
     def __init__(self, network: Network, call: Call, flow: str) -> None:
         self.open = True
-        self.receivers: tuple[Deliver, Deliver]
         self._network, self._call = network, call
         here, there = network.placement[call.dialler], network.placement[call.peer]
-        away = Stream(network, self, 0, here, there, f"{flow} >")
-        back = Stream(network, self, 1, there, here, f"{flow} <")
-        away.reverse, back.reverse = back, away
-        self.streams = (away, back)
+        self.away = Stream(network, self, here, there, f"{flow} >")
+        self.back = Stream(network, self, there, here, f"{flow} <")
+        self.away.reverse, self.back.reverse = self.back, self.away
 
     def reset(self) -> None:
         """It is given up by an end whose data nobody acknowledged."""
@@ -376,18 +376,20 @@ class Segment(msgspec.Struct, gc=False, eq=False):
 
 
 class Stream:
-    """One direction of a connection: frames go in and come out in order, unless the connection ends."""
+    """One direction of a connection, between two hosts: frames go in, and ``receiver`` gets them in order.
+
+    ``reverse`` is the other direction, on which acknowledgements travel.
+    """
 
     reverse: Stream
+    receiver: Deliver
 
-    def __init__(
-        self, network: Network, connection: Connection, way: int, sender: str, receiver: str, flow: str
-    ) -> None:
-        self._network, self._connection, self._way = network, connection, way
-        self._sender, self._receiver, self._flow = sender, receiver, flow
+    def __init__(self, network: Network, connection: Connection, here: str, there: str, flow: str) -> None:
+        self._network, self._connection = network, connection
+        self._here, self._there, self._flow = here, there, flow
         self._version = -1
         self._path: list[Lane] | None = None
-        self._clean = False
+        self._clear = False
         self._latency: Nanoseconds = 0
         self._last_out: Nanoseconds = 0
         self._unacknowledged: deque[Segment] = deque()
@@ -400,8 +402,8 @@ class Stream:
         network = self._network
         if self._version != network.version:
             self._find_path()
-        if self._clean and self.reverse._clean and not self._unacknowledged:
-            arrives = departs + self._latency + OVERHEAD(network.random.random())
+        if self._clear and not self._unacknowledged:
+            arrives = departs + self._latency + OVERHEAD[int(network.random.random() * STEPS)]
             if arrives < self._last_out:
                 arrives = self._last_out
             self._last_out = arrives
@@ -417,16 +419,19 @@ class Stream:
         """When a packet of this stream sent at ``now`` arrives, or None if it does not."""
         if self._version != self._network.version:
             self._find_path()
-        arrives = self._network.carry(self._sender, self._receiver, self._path, now, size)
-        return None if arrives is None else arrives + OVERHEAD(self._network.random.random())
+        arrives = self._network.carry(self._here, self._there, self._path, now, size)
+        return None if arrives is None else arrives + OVERHEAD[int(self._network.random.random() * STEPS)]
 
     def _find_path(self) -> None:
+        """Where this direction and the other lead now, and whether nothing can happen on the way there and back."""
+        network = self._network
+        clear = True
         for stream in (self, self.reverse):
-            network = stream._network
             stream._version = network.version
-            stream._path = network.path(stream._sender, stream._receiver, stream._flow)
-            stream._clean = network.is_clean(stream._sender, stream._receiver, stream._path)
+            stream._path = network.path(stream._here, stream._there, stream._flow)
             stream._latency = LINK_NS * len(stream._path) if stream._path else LOOPBACK_NS
+            clear = clear and network.is_clear(stream._here, stream._there, stream._path)
+        self._clear = self.reverse._clear = clear
 
     def _size(self, events: list[Event]) -> int:
         """Bytes on the wire; only a link with a rate asks."""
@@ -458,7 +463,7 @@ class Stream:
 
     def _deliver(self, events: list[Event]) -> None:
         if self._connection.open:
-            self._connection.receivers[self._way](events)
+            self.receiver(events)
 
     def _acknowledged(self, segment: Segment) -> None:
         """An acknowledgement has come: of ``segment``, and of all that had arrived before it."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-#: Makes a number of a uniform one, 0 ≤ u < 1.
-Sampler = Callable[[float], int]
+#: Values in a table: a draw is ``table[int(random() * STEPS)]``.
+STEPS = 4096
 
 
-def quantile_function(points: Sequence[tuple[float, int]]) -> Sampler:
-    """The inverse distribution function through ``points`` of (share, value), straight between them.
+def quantile_table(points: Sequence[tuple[float, int]]) -> tuple[int, ...]:
+    """The quantile function through ``points`` of (share, value), straight between them, at the middle of each step.
 
     The first share is 0 and the last 1, and both shares and values rise. No function of the mathematical library is
     in it, so its values are the same everywhere. Raises `ValueError` for points that are no such function.
@@ -19,13 +19,10 @@ def quantile_function(points: Sequence[tuple[float, int]]) -> Sampler:
     values = [value for _, value in points]
     if not (shares[0] == 0.0 and shares[-1] == 1.0 and shares == sorted(set(shares)) and values == sorted(values)):
         raise ValueError(f"{points} are not the points of a quantile function")
-    slopes = [
-        (high - low) / (to - since)
-        for low, high, since, to in zip(values, values[1:], shares, shares[1:], strict=False)
-    ]
-
-    def sample(u: float) -> int:
-        at = bisect_right(shares, u) - 1
-        return values[at] + int((u - shares[at]) * slopes[at])
-
-    return sample
+    table: list[int] = []
+    for step in range(STEPS):
+        share = (step + 0.5) / STEPS
+        at = bisect_right(shares, share) - 1
+        part = (share - shares[at]) / (shares[at + 1] - shares[at])
+        table.append(values[at] + int(part * (values[at + 1] - values[at])))
+    return tuple(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import msgspec
@@ -63,8 +64,15 @@ class Played(msgspec.Struct, frozen=True):
 
 def play_seed(scenario: Scenario) -> Outcome:
     """Play ``scenario`` with its seed in virtual time, and judge it."""
-    recorder = OnlineRecorder()
-    return _judge(scenario, recorder, _play(scenario, recorder))
+    # Nearly all that is made is still in use when the seed is over: looking for garbage meanwhile costs a sixth.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        recorder = OnlineRecorder()
+        return _judge(scenario, recorder, _play(scenario, recorder))
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def play_traced(scenario: Scenario, until: Nanoseconds | None = None) -> tuple[TextRecorder, Nanoseconds]:
