@@ -53,6 +53,12 @@ class _Scenario(msgspec.Struct, frozen=True):
     expect: Expect = Expect()
 
 
+class _Death(msgspec.Struct, frozen=True):
+    node: str
+    t: int
+    said: str
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     """The part of ``manifest.json`` that a verdict depends on."""
 
@@ -60,6 +66,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     scenario: _Scenario = _Scenario()
     fidelity: dict[str, float] = {}
     calibration: dict[str, dict[str, Any]] = {}
+    deaths: list[_Death] = []
 
 
 def check_path(path: Path, ignore_torn_tail: bool = False) -> Results:
@@ -104,7 +111,8 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
     timing = timing_checks(expect, availability, leaders, faults, done)
     if reasons:
         timing = [doubted(found) for found in timing]
-    checks = [*client_checks(history.path, done, patience, expect.linearizable), *raft, *timing]
+    clients = client_checks(history.path, done, patience, expect.linearizable)
+    checks = [*clients, *raft, *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     return _results(checks, reasons, told, availability, leaders, fidelity)
 
@@ -114,6 +122,16 @@ def _read_manifest(path: Path) -> _Manifest:
         return msgspec.json.decode(path.read_bytes(), type=_Manifest)
     except msgspec.DecodeError as error:
         raise HistoryError(f"{path}: not the manifest of a run: {error}") from None
+
+
+def _stayed_up(deaths: Sequence[_Death]) -> list[Check]:
+    """Nothing to say where every node did: only what breaks by itself is worth a line."""
+    if not deaths:
+        return []
+    first = deaths[0]
+    more = f", and {count(len(deaths) - 1, 'more node')} later" if deaths[1:] else ""
+    summary = f"{first.node} ended by itself at {seconds(first.t)}: {first.said}{more}"
+    return [Check("nodes_stayed_up", False, summary, {"deaths": msgspec.to_builtins(deaths)})]
 
 
 def _never_came(wanted: Sequence[Any], faults: Sequence[FaultRecord]) -> list[str]:
@@ -171,6 +189,7 @@ def _summary(checks: Sequence[Check], valid: Valid, reasons: Sequence[str], told
 _BROKEN = {
     "linearizable": "Not linearizable",
     "acknowledged_writes": "Acknowledged writes were lost",
+    "nodes_stayed_up": "A node broke",
     "recovery": "Recovery took too long",
     "election": "No new leader in time",
     "availability": "Too few operations were served",

@@ -140,13 +140,16 @@ def simulate(
 @app.command()
 def check(
     history: Annotated[Path, typer.Argument(help="A history (.jsonl or .edn, Jepsen's format) or a run's folder.")],
+    ignore_torn_tail: Annotated[
+        bool, typer.Option("--ignore-torn-tail", help="Leave out a last line that is cut off, as after a crash.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a recorded history, or judge the folder of an earlier run again."""
     from experiments.check import check_path
     from experiments.narrator import show_verdict
 
-    results = check_path(history)
+    results = check_path(history, ignore_torn_tail)
     if as_json:
         _print_json(msgspec.to_builtins(results))
     else:
@@ -193,7 +196,7 @@ def main() -> None:
         status = _status_of(error)
         if status is None:
             raise
-        _complain(str(error))
+        _complain(_in_words(error))
         sys.exit(status)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -244,6 +247,13 @@ def _status_of(error: Exception) -> int | None:
         (OSError, IO_ERROR),
     ]
     return next((status for kind, status in statuses if isinstance(error, kind)), None)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" at {error.filename}" if error.filename else ""
+        return f"no space left on device{where}; free some, or choose another place with --out DIR"
+    return str(error)
 
 
 def _scenario_file(name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from experiments.inside import Inside
 from experiments.metrics import Metrics, Sample
 from experiments.nemesis import Grudge
 from experiments.scenario import Impair, Scenario, directions
-from experiments.stage import WorldError, configuration
+from experiments.stage import Death, WorldError, configuration
 from experiments.watch import TraceWatch
 from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
@@ -71,8 +72,10 @@ class EmulatedWorld:
         self._incarnations: dict[str, int] = {}
         self._expected_exits: set[str] = set()
         self._died: list[WorldError] = []
+        self._deaths: list[Death] = []
         self._exits: dict[str, asyncio.Future[int]] = {}
         self._busy: list[float] = []
+        self._sampler: asyncio.Task[None] | None = None
 
     # ---- coming to life ------------------------------------------------------------------------------------------
 
@@ -106,6 +109,7 @@ class EmulatedWorld:
         self._died.clear()
         self._expected_exits.update(self.nodes, self.clients)
         try:
+            await self._stop_sampling()
             if error is None:
                 await self._sandbox.call("end", [*self.nodes, *self.clients])
         finally:
@@ -158,7 +162,10 @@ class EmulatedWorld:
         self._exits[name] = asyncio.get_running_loop().create_future()
         self._alive.add(name)
         self._expected_exits.discard(name)
-        argv = [sys.executable, "-m", "apps.runtime", str(path)]
+        # -P: a random.py in the current directory is not what the runtime means to import; unless the user's own
+        # implementation is there.
+        safely = [] if self.scenario.system.implementation else ["-P"]
+        argv = [sys.executable, *safely, "-m", "apps.runtime", str(path)]
         pid: int = await self._sandbox.call("spawn", name, self.placement[name], argv, home / "log")
         return pid
 
@@ -168,12 +175,21 @@ class EmulatedWorld:
         if name in self._exits and not self._exits[name].done():
             self._exits[name].set_result(status)
         if name not in self._expected_exits:
-            room = "nodes" if name in self.nodes else "clients" if name in self.clients else ""
-            log = self.folder.path / room / name / "log" if room else self.folder.path / "fabric" / f"{name}.log"
-            last = _last_line(log)
-            self._died.append(
-                WorldError(f"{name} ended with status {status}, though nobody ended it{last}; see {log}", status)
-            )
+            self._ended_by_itself(name, status)
+
+    def _ended_by_itself(self, name: str, status: int) -> None:
+        room = "nodes" if name in self.nodes else "clients" if name in self.clients else ""
+        log = self.folder.path / room / name / "log" if room else self.folder.path / "fabric" / f"{name}.log"
+        said = _last_line(log)
+        if os.statvfs(self.folder.path).f_bavail == 0:
+            why = f"no space left on device: {self.folder.path}; free some, or choose another place with --out DIR"
+            self._died.append(WorldError(why, os.EX_IOERR))
+        elif name in self.nodes and self._sampler is not None and (status < 0 or status == os.EX_SOFTWARE):
+            # The system under test broke, not its machine: let the rest of it show what follows.
+            self._deaths.append({"node": name, "t": self.clock(), "status": status, "said": said})
+        else:
+            ended = f"{name} ended with status {status}, though nobody ended it" + (f": {said}" if said else "")
+            self._died.append(WorldError(f"{ended}; see {log}", status))
 
     def clock(self) -> int:
         return time.monotonic_ns()
@@ -182,6 +198,8 @@ class EmulatedWorld:
         """Raise `WorldError` if something has died that nobody killed."""
         if self._died:
             raise self._died[0]
+        if self._sampler is not None and self._sampler.done():
+            self._sampler.result()  # it goes on for ever, unless it cannot
 
     async def start_workload(self, epoch: int) -> None:
         self._metrics = Metrics(self.folder.path)
@@ -199,9 +217,13 @@ class EmulatedWorld:
             raise WorldError(
                 f"{', '.join(left)} did not stop within {patience:.0f} s; see their logs in {self.folder.path}"
             )
-        self._sampler.cancel()
-        await asyncio.gather(self._sampler, return_exceptions=True)
+        await self._stop_sampling()
         self._metrics.close()
+
+    async def _stop_sampling(self) -> None:
+        if self._sampler is not None:
+            self._sampler.cancel()
+            await asyncio.gather(self._sampler, return_exceptions=True)
 
     # ---- what is measured all the while --------------------------------------------------------------------------
 
@@ -221,6 +243,9 @@ class EmulatedWorld:
         if not self._busy:
             return {}
         return {"cpu_headroom": sum(self._busy) / len(self._busy), "cpu_headroom_min": min(self._busy)}
+
+    def deaths(self) -> list[Death]:
+        return self._deaths
 
     # ---- what strikes ask for (experiments.strikes.World) --------------------------------------------------------
 
@@ -272,12 +297,12 @@ class EmulatedWorld:
 
 
 def _last_line(log: Path) -> str:
-    """What a process said last, as the end of a sentence; empty if it said nothing."""
+    """What a process said last; empty if it said nothing."""
     try:
         lines = log.read_text(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return f": {lines[-1]}" if lines else ""
+    return lines[-1] if lines else ""
 
 
 def _idle_share() -> Any:

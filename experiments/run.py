@@ -98,7 +98,8 @@ class Run:
             fidelity = self.world.fidelity()
             await self._stack.aclose()
             played = msgspec.structs.replace(self.scenario, faults=tuple(self.schedule.faults), duration=ended)
-            self._manifest |= {"scenario": _as_data(played), "fidelity": fidelity}
+            deaths = [{**death, "t": death["t"] - self.schedule.epoch} for death in self.world.deaths()]
+            self._manifest |= {"scenario": _as_data(played), "fidelity": fidelity, "deaths": deaths}
             self._write_manifest()
             self.folder.close()
         if error is None:

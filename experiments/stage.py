@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from experiments.scenario import Raft, Register, Scenario
 from experiments.strikes import World
@@ -30,6 +30,15 @@ class WorldError(RuntimeError):
         self.status = status
 
 
+class Death(TypedDict):
+    """A node that ended by itself while the workload ran: a finding. ``t``: nanoseconds of the world's clock."""
+
+    node: str
+    t: int
+    status: int
+    said: str
+
+
 class Stage(World, Protocol):
     """A world that can be played in. Entered, it has everything running and gives what belongs into the manifest.
 
@@ -48,6 +57,7 @@ class Stage(World, Protocol):
     async def start_workload(self, epoch: int) -> None: ...
     async def stop_workload(self) -> None: ...
     def fidelity(self) -> dict[str, Any]: ...
+    def deaths(self) -> list[Death]: ...
 
 
 def configuration(

@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from topologies.rpc import HEADER, Kind, SandboxError, encode, encode_error
@@ -89,6 +90,7 @@ def _result(number: int, value: Any) -> bytes:
 
 def _error(number: int, error: Exception) -> bytes:
     """The answer for the user; the traceback is for the log."""
-    traceback.print_exception(error)
-    sys.stderr.flush()
+    with suppress(OSError):  # a full disk must not keep the answer from the client
+        traceback.print_exception(error)
+        sys.stderr.flush()
     return encode_error(number, error)

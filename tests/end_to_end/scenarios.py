@@ -23,7 +23,7 @@ nodes = 5
 [workload]
 clients = 3
 rate = 100
-keys = 3
+keys = {keys}
 timeout = "1s"
 {workload}
 """
@@ -39,9 +39,10 @@ def write(
     duration: str = "5s",
     system: str = "",
     workload: str = "",
+    keys: int = 3,
 ) -> Path:
     """A scenario file in ``folder`` whose faults and expectations are ``parts``."""
     path = folder / f"{name}.toml"
-    head = HEAD.format(name=name, seed=seed, duration=duration, system=system, workload=workload)
+    head = HEAD.format(name=name, seed=seed, duration=duration, system=system, workload=workload, keys=keys)
     path.write_text("\n".join([head, *parts]))
     return path

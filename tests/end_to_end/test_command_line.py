@@ -79,6 +79,37 @@ def test_without_privileges_it_says_what_is_lacking_and_leaves_no_folder(tmp_pat
     assert not list(tmp_path.glob("runs/*/*"))
 
 
+def in_mounts(before: str, *arguments: object, cwd: Path) -> tuple[int, str]:
+    """Run splitbrain in a mount namespace of its own, where the shell commands ``before`` have been run."""
+    command = ["unshare", "--mount", "sh", "-c", f'{before} && exec "$0" "$@"', SPLITBRAIN, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=100)
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.network
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_a_disk_that_fills_up_ends_the_run_with_one_message_that_says_so(tmp_path: Path) -> None:
+    scenario = write(tmp_path, "full", PARTITION)
+    (tmp_path / "runs").mkdir()
+    status, message = in_mounts("mount -t tmpfs -o size=400k none runs", "run", scenario, cwd=tmp_path)
+    assert status == 74, message
+    assert "o space left on device" in message or "isk is full" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.network
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
+def test_a_missing_program_is_named_with_its_package_before_anything_is_made(tmp_path: Path) -> None:
+    scenario = write(tmp_path, "fine", PARTITION)
+    gone = "mount --bind /dev/null $(readlink -f /usr/sbin/ovs-vswitchd)"
+    status, message = in_mounts(gone, "run", scenario, cwd=tmp_path)
+    assert status == 69, message
+    assert "ovs-vswitchd" in message
+    assert "openvswitch-switch" in message
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_history_that_is_cut_off_or_foreign_is_refused_with_its_place(tmp_path: Path) -> None:
     line = '{"index":0,"time":1,"process":0,"type":"invoke","f":"write","value":["k0",1]}\n'
     torn = tmp_path / "torn.jsonl"

@@ -91,6 +91,27 @@ def test_a_grey_link_a_lost_rack_and_a_crash_are_applied_proved_and_healed(tmp_p
     assert (run / "nodes" / victim / "trace" / "1.ndjson").exists()
 
 
+@pytest.mark.parametrize(
+    ("mutant", "mix"),
+    [
+        ("acks_early", "read = 0.5, write = 0.5"),
+        # A client that only reads has no reason to leave the old leader.
+        ("serves_stale_reads", "read = 0.95, write = 0.05"),
+    ],
+)
+def test_a_raft_that_breaks_a_rule_is_caught_on_the_fabric(mutant: str, mix: str, tmp_path: Path) -> None:
+    # Without CheckQuorum, or the leader that was cut off would notice and step down.
+    system = f'implementation = "tests.end_to_end.mutants:{mutant}"\ncheck_quorum = false'
+    scenario = write(tmp_path, mutant, PARTITION, system=system, keys=1, workload=f"mix = {{ {mix} }}")
+    # An implementation is found where the command is run.
+    done = splitbrain("run", scenario, "--out", tmp_path / "runs", "--json", cwd=Path(__file__).parents[2])
+    assert done.returncode == 1, done.stdout + done.stderr
+    results = json.loads(done.stdout)
+    (linearizable,) = [check for check in results["checks"] if check["name"] == "linearizable"]
+    assert linearizable["valid"] is False
+    assert linearizable["details"]["operations"]
+
+
 def test_three_experiments_side_by_side_all_finish_correctly(tmp_path: Path) -> None:
     files = [write(tmp_path, f"side{number}", PARTITION, seed=number) for number in range(3)]
     running = [
