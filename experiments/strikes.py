@@ -135,20 +135,22 @@ class LinkDownStrike(Strike):
         return {"links": self._links, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
-        return await self._carrier(False, budget_ns)
+        return await self._carrier(budget_ns)
 
     async def heal(self) -> None:
         await super().heal()
         del self.effects.dead[self.index]
 
     async def prove_healed(self) -> Record:
-        return await self._carrier(True, REPAIR_NS)
+        return await self._carrier(REPAIR_NS)
 
-    async def _carrier(self, wanted: bool, budget_ns: int) -> Record:
+    async def _carrier(self, budget_ns: int) -> Record:
         await asyncio.sleep(min(REPAIR_NS, budget_ns // 2) / 1e9)
+        # Once it is healed, a link is still down if another strike holds it down.
+        dead = {name for names in self.effects.dead.values() for name in names}
         carrier = await self.world.carrier(self._links)
         proof = await self._matrix(budget_ns)
-        effective = proof["effective"] and all(up == wanted for up in carrier.values())
+        effective = proof["effective"] and all(up == (name not in dead) for name, up in carrier.items())
         return {**proof, "effective": effective, "carrier": carrier}
 
 

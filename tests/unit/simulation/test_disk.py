@@ -1,0 +1,92 @@
+"""What is durable, and when."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments.simulation.disk import SYNC, Disk
+from experiments.simulation.kernel import Kernel
+
+
+class Owner:
+    """Who writes to a disk."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.kernel = Kernel()
+        self.disk = Disk(self.kernel, Random(seed))
+        self.confirmed: list[tuple[int, int]] = []
+        self.failed = 0
+        self.open()
+
+    def open(self) -> list[str]:
+        return self.disk.open(lambda token: self.confirmed.append((self.kernel.now, token)), self.fail)
+
+    def fail(self) -> None:
+        self.failed += 1
+
+
+def test_what_comes_while_a_sync_is_under_way_shares_the_next_one() -> None:
+    owner = Owner()
+    for token in range(1, 6):
+        owner.disk.persist(token, [f"record {token}"])
+    owner.kernel.run(1_000_000_000)
+    assert [token for _, token in owner.confirmed] == [1, 5]
+    assert owner.disk.records == [f"record {token}" for token in range(1, 6)]
+
+
+def test_a_sync_takes_its_time_and_a_slow_disk_longer() -> None:
+    owner = Owner()
+    owner.disk.persist(1, ["a"])
+    owner.kernel.run(SYNC[0] - 1)
+    assert owner.confirmed == []
+    owner.kernel.run(SYNC[-1])
+    ((first, _),) = owner.confirmed
+    owner.disk.slowness = 1000.0
+    owner.disk.persist(2, ["b"])
+    owner.kernel.run(first + 1000 * SYNC[0] - 1)
+    assert [token for _, token in owner.confirmed] == [1]
+
+
+@given(st.integers(), st.lists(st.integers(1, 4), min_size=1, max_size=8), st.integers(0, 4_000_000))
+def test_a_crash_keeps_what_was_confirmed_and_some_beginning_of_the_rest(
+    seed: int, sizes: list[int], moment: int
+) -> None:
+    owner = Owner(seed)
+    asked: list[str] = []
+    upto: dict[int, int] = {}
+    for token, size in enumerate(sizes):
+        records = [f"{token}.{number}" for number in range(size)]
+        asked += records
+        upto[token] = len(asked)
+        owner.disk.persist(token, records)
+    owner.kernel.run(moment)
+    certain = upto[owner.confirmed[-1][1]] if owner.confirmed else 0
+    owner.disk.crash()
+    kept = owner.open()
+    assert kept == asked[: len(kept)]
+    assert len(kept) >= certain
+    owner.kernel.run(moment + 1_000_000_000)
+    assert owner.disk.records == kept
+
+
+def test_over_many_crashes_records_are_both_lost_and_kept() -> None:
+    kept = set()
+    for seed in range(30):
+        owner = Owner(seed)
+        owner.disk.persist(1, ["a", "b"])
+        owner.disk.crash()
+        kept.add(len(owner.open()))
+    assert kept == {0, 1, 2}
+
+
+def test_a_full_disk_fails_the_write_and_keeps_what_it_has() -> None:
+    owner = Owner()
+    owner.disk.persist(1, ["a"])
+    owner.kernel.run(1_000_000_000)
+    owner.disk.full = True
+    owner.disk.persist(2, ["b"])
+    assert owner.failed == 1
+    assert owner.disk.records == ["a"]

@@ -1,0 +1,279 @@
+"""Scenarios in virtual time: played whole, judged, replayed to the byte, and failing where they should."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from experiments.cli import SCENARIOS
+from experiments.run import play
+from experiments.scenario import Impair, Kill, LinkDown, Partition, Scenario, place
+from experiments.scenario_file import load
+from experiments.schedule import Schedule
+from experiments.simulation.campaign import play_seeds, spread, summarise
+from experiments.simulation.faults import SIMULATED_STRIKES, Drift, FullDisk, Mute, Pause, SlowDisk
+from experiments.simulation.kernel import Loop
+from experiments.simulation.random_faults import with_random_faults
+from experiments.simulation.recording import OnlineRecorder, TextRecorder
+from experiments.simulation.seed import play_seed, play_traced
+from experiments.simulation.world import SimulatedWorld
+from topologies.impairment import Impairment
+
+MS = 1_000_000
+SECOND = 1_000 * MS
+SHIPPED = sorted(path.stem for path in SCENARIOS.glob("raft-*.toml"))
+
+
+def shipped(name: str, **changes: Any) -> Scenario:
+    """A shipped scenario with a light workload, so that seeds are cheap."""
+    scenario = load(SCENARIOS / f"{name}.toml")
+    workload = msgspec.structs.replace(scenario.workload, rate=30.0)
+    return msgspec.structs.replace(scenario, workload=workload, **changes)
+
+
+def short(*faults: Any, seconds: int = 6) -> Scenario:
+    return shipped("raft-leader-isolated", duration=seconds * SECOND, faults=faults)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_scenario_keeps_its_promises_with_several_seeds(name: str) -> None:
+    for seed in range(3):
+        outcome = play_seed(shipped(name).with_seed(seed))
+        assert (outcome.valid, outcome.broken) == (True, [])
+        assert outcome.availability is not None
+        assert outcome.availability.operations > 300
+
+
+def test_a_majority_that_is_lost_serves_nobody_until_it_is_back() -> None:
+    outcome = play_seed(shipped("raft-majority-lost"))
+    assert outcome.availability is not None
+    assert outcome.availability.longest_outage is not None
+    assert outcome.availability.longest_outage > 4 * SECOND
+    assert outcome.availability.failed > 0
+
+
+def test_schedules_of_random_faults_of_every_kind_break_no_promise_and_are_what_the_seed_says() -> None:
+    kinds: set[type] = set()
+    for seed in range(12):
+        scenario = with_random_faults(short(seconds=8).with_seed(seed))
+        assert scenario == with_random_faults(short(seconds=8).with_seed(seed))
+        kinds.update(map(type, scenario.faults))
+        outcome = play_seed(scenario)
+        assert outcome.valid is True, (seed, outcome.broken)
+    assert kinds == set(SIMULATED_STRIKES)
+
+
+REPLAY = """
+from tests.unit.simulation.test_world import short
+from experiments.simulation.random_faults import with_random_faults
+from experiments.simulation.seed import play_traced
+recorder, _ = play_traced(with_random_faults(short().with_seed(5)))
+print(recorder.digest(), sum(map(len, recorder.files.values())))
+"""
+
+
+def test_a_seed_replays_to_the_byte_in_another_process_whatever_the_hash_seed() -> None:
+    printed = set()
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", REPLAY], env=environment, capture_output=True, text=True, check=True, timeout=100
+        )
+        printed.add(done.stdout)
+    recorder, _ = play_traced(with_random_faults(short().with_seed(5)))
+    assert printed == {f"{recorder.digest()} {sum(map(len, recorder.files.values()))}\n"}
+
+
+def test_a_replay_that_stops_early_shows_the_beginning_of_the_whole() -> None:
+    scenario = short(Partition((("leader",), ("others",)), SECOND, SECOND), seconds=4)
+    whole, epoch = play_traced(scenario)
+    part, same_epoch = play_traced(scenario, 1500 * MS)
+    assert epoch == same_epoch
+    assert part.digest() != whole.digest()
+    for path, lines in part.files.items():
+        assert lines == whole.files[path][: len(lines)]
+        assert msgspec.json.decode(lines[-1]).get("t", 0) <= epoch + 1500 * MS
+
+
+def test_another_seed_is_another_run() -> None:
+    assert len({play_traced(short(seconds=2).with_seed(seed))[0].digest() for seed in range(3)}) == 3
+
+
+def test_a_run_in_virtual_time_leaves_the_folder_of_a_run_and_the_evidence_of_a_replay(tmp_path: Path) -> None:
+    faults = (
+        Partition((("leader",), ("others",)), SECOND, SECOND),
+        Impair(("leaf1>spine1",), Impairment(delay=20 * MS, jitter=5 * MS, loss=0.1), 2500 * MS, SECOND),
+        LinkDown(("leaf3-spine*",), 4 * SECOND, SECOND),
+        Kill(("leader",), 5500 * MS, SECOND),
+    )
+    scenario = short(*faults, seconds=8)
+    run = play(scenario, tmp_path, "test", lambda stage, detail: None, "simulated")
+    assert run.results.valid is True, run.results.summary
+    assert (run.path / "report.html").stat().st_size > 10_000
+    manifest = msgspec.json.decode((run.path / "manifest.json").read_bytes())
+    assert manifest["world"] == "simulated"
+    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    assert [step["step"] for step in steps].count("healed") == len(faults)
+    assert all(step["effective"] for step in steps if step["step"] in ("proved", "healed"))
+    replayed, _ = play_traced(scenario)
+    for path, lines in replayed.files.items():
+        assert (run.path / path).read_bytes() == b"".join(lines)
+
+
+def test_both_ways_to_judge_a_seed_agree(tmp_path: Path) -> None:
+    scenario = short(Partition((("leader",), ("others",)), SECOND, SECOND), seconds=5)
+    judged = play(scenario, tmp_path, "test", lambda stage, detail: None, "simulated").results
+    outcome = play_seed(scenario)
+    assert outcome.valid == judged.valid
+    assert outcome.availability == judged.availability
+    assert outcome.elections == sum(leader.start > 0 for leader in judged.leaders)
+
+
+def test_two_faults_that_cut_one_link_are_both_proved_and_healed() -> None:
+    down = (LinkDown(("leaf1-spine1",), SECOND, SECOND), LinkDown(("leaf1-*",), 1500 * MS, SECOND))
+    outcome = play_seed(short(*down, seconds=4))
+    assert (outcome.valid, outcome.broken) == (True, [])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Faults that only a simulation has
+
+
+def watch(scenario: Scenario, seconds: float, look: Callable[[SimulatedWorld], Awaitable[Any]]) -> Any:
+    """What ``look`` finds in the world of ``scenario`` so many seconds after its workload began."""
+
+    async def play() -> Any:
+        recorder = OnlineRecorder()
+        world = SimulatedWorld(scenario, place(scenario.plan, scenario.system, scenario.workload), recorder)
+        schedule = Schedule(scenario, world, lambda line: None, lambda stage, detail: None, SIMULATED_STRIKES)
+        async with world:
+            await world.settle()
+            schedule.epoch = world.clock()
+            await world.start_workload(schedule.epoch)
+            playing = asyncio.create_task(schedule.play())
+            await schedule.until(round(seconds * SECOND))
+            found = await look(world)
+            playing.cancel()
+            return found
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        return runner.run(play())
+
+
+async def who_leads(world: SimulatedWorld) -> tuple[str | None, int]:
+    leader = world.leader()
+    return leader, max(term for _, term in world._roles.values())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Pause(("leader",), SECOND, 2 * SECOND),
+        Mute(("leader",), SECOND, 2 * SECOND),
+        FullDisk(("leader",), SECOND, 2 * SECOND),
+        SlowDisk(("leader",), 500.0, SECOND, 2 * SECOND),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_leader_that_is_taken_away_in_another_way_is_replaced_or_waited_for_and_no_promise_breaks(fault: Any) -> None:
+    before, _ = watch(short(fault), 0.9, who_leads)
+    during, _ = watch(short(fault), 2.9, who_leads)
+    if not isinstance(fault, SlowDisk):  # whose heartbeats go on
+        assert during != before
+    outcome = play_seed(short(fault))
+    assert outcome.valid is True, outcome.broken
+
+
+def test_a_node_whose_disk_is_full_ends_and_is_there_again_when_there_is_room() -> None:
+    async def alive(world: SimulatedWorld) -> list[str]:
+        return [node for node in world.nodes if world.drivers[node].alive]
+
+    fault = FullDisk(("n2",), SECOND, SECOND)
+    assert watch(short(fault), 1.9, alive) == ["n1", "n3", "n4", "n5"]
+    assert watch(short(fault), 2.1, alive) == ["n1", "n2", "n3", "n4", "n5"]
+
+
+def test_a_clock_that_runs_fast_lets_its_timeouts_run_out_early() -> None:
+    async def clocks(world: SimulatedWorld) -> list[float]:
+        now = world.kernel.now
+        return [world._clocks[node].read(now) / now for node in ("n1", "n2")]
+
+    fast, right = watch(short(Drift(("n1",), 10.0, 0, 5 * SECOND)), 2.0, clocks)
+    assert right == 1.0
+    assert fast > 5
+    # Ten times as fast, it takes a healthy leader for dead again and again; PreVote keeps it from deposing it.
+    outcome = play_seed(short(Drift(("n1",), 10.0, SECOND, 3 * SECOND)))
+    assert outcome.valid is True
+    assert outcome.elections <= 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Many seeds
+
+
+def test_seeds_over_all_cores_are_those_played_one_by_one_in_their_order() -> None:
+    scenario = short(Partition((("leader",), ("others",)), SECOND, SECOND), seconds=3)
+    outcomes = list(play_seeds(scenario, range(3, 12)))
+    assert [outcome.seed for outcome in outcomes] == list(range(3, 12))
+    assert outcomes[4] == play_seed(scenario.with_seed(7))
+    summary = summarise(outcomes)
+    assert (summary.seeds, summary.valid, summary.verdict) == (9, 9, True)
+    assert summary.new_leader.count == 9
+    assert summary.new_leader.p50 is not None
+    assert 100 * MS < summary.new_leader.p50 < SECOND
+
+
+def test_a_spread_counts_what_never_came_apart() -> None:
+    found = spread([3, None, 1, 2])
+    assert (found.count, found.never, found.p50, found.max) == (3, 1, 2, 3)
+    assert spread([None]).p50 is None
+
+
+@pytest.mark.parametrize("mutant", ["AcksEarly", "VotesTwice", "VotesForAnyLog"])
+def test_a_mutant_of_raft_is_found_by_random_faults_with_the_events_that_contradict_each_other(mutant: str) -> None:
+    scenario = short(seconds=8)
+    system = msgspec.structs.replace(scenario.system, implementation=f"tests.unit.simulation.mutant_kinds:{mutant}")
+    broken = msgspec.structs.replace(scenario, system=system)
+    for seed in range(40):
+        outcome = play_seed(with_random_faults(broken.with_seed(seed)))
+        if outcome.valid is False:
+            break
+    else:
+        pytest.fail(f"{mutant} was not found")
+    assert outcome.violations or "linearizable" in outcome.broken[0] or "acknowledged" in outcome.broken[0]
+    for violation in outcome.violations:
+        assert len(violation["events"]) == 2
+
+
+def test_a_core_that_raises_ends_its_node_and_fails_the_seed() -> None:
+    scenario = short(seconds=2)
+    system = msgspec.structs.replace(scenario.system, implementation="tests.unit.simulation.test_world:raising")
+    outcome = play_seed(msgspec.structs.replace(scenario, system=system))
+    assert outcome.valid is False
+    assert "ZeroDivisionError" in outcome.broken[0]
+
+
+def raising(config: Any) -> Any:
+    from apps.raft import Raft
+    from apps.runtime.kinds import raft
+
+    class Raises(Raft):
+        def _on_heartbeat_due(self) -> None:
+            raise ZeroDivisionError("on purpose")
+
+    return raft(config, Raises)
+
+
+def test_text_of_evidence_is_what_the_runtime_writes() -> None:
+    recorder = TextRecorder()
+    recorder.begin_node(5, "n1", 0)
+    (line,) = recorder.files["nodes/n1/trace/0.ndjson"]
+    assert line == b'{"t":5,"ev":"trace","schema":1,"node":"n1","incarnation":0,"protocol":"raft"}\n'
