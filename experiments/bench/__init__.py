@@ -12,6 +12,7 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from rich.console import Console
@@ -94,7 +95,8 @@ def as_json(name: str, figures: Sequence[Figure]) -> bytes:
 def as_table(name: str, figures: Sequence[Figure]) -> Table:
     table = Table(title=f"splitbrain bench {name}", title_justify="left")
     for heading in ("figure", "value", "unit", "aim", "", "peer", "peer's value", "ratio"):
-        table.add_column(heading, justify="right" if heading in ("value", "peer's value", "ratio") else "left")
+        justify: Literal["left", "right"] = "right" if heading in ("value", "peer's value", "ratio") else "left"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for row in figures:
         mark = {True: "[green]met[/]", False: "[red]missed[/]", None: ""}[row.met]
         cells = [row.name, _number(row.value), row.unit, row.aim or "", mark]
