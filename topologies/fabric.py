@@ -135,31 +135,26 @@ class Fabric(Mininet):
                 log_directory=self._log_directory,
             )
             self.ovs.start()
-            if not self.built:
-                self.build()
-            operations = openvswitch.bridges(self.plan, self.plan.switches, self.ovs.datapath)
-            operations += openvswitch.controllers(self.plan.switches, self._controller)
-            self.ovs.configure(operations)
+            # Open vSwitch makes its bridges while links are made here, and opens its ports while hosts are addressed.
+            self.ovs.submit(openvswitch.bridges(self.plan.switches, self.ovs.datapath))
+            missing = not self.built
+            if missing:
+                self._build_links()
+            submitted = self.ovs.submit(
+                openvswitch.ports(self.plan, self.plan.switches)
+                + openvswitch.controllers(self.plan.switches, self._controller)
+            )
+            if missing:
+                self._configure_hosts()
+            self.ovs.await_configuration(submitted)
             self._check_ports(self.ovs)
 
     def build(self) -> None:
         """Make the namespaces and links; `start` does, too."""
         self._begin()
-        _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
-        with _typed_errors(), Netlink() as ours:
-            self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
-            netns.DIRECTORY.mkdir(exist_ok=True)
-            here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self._build_hosts(here)
-            finally:
-                os.close(here)
-            between = [link for link in self.plan.links if self._ends_at_host(link) is None]
-            ours.request([new_veth(self._fabric_port(link.a), self._fabric_port(link.b)) for link in between])
-            peers = [self._ends_at_host(link) or (link.a, link.b) for link in self.plan.links]
-            ours.request([set_state(peer.interface, up=True) for _, peer in peers])
-        self._add_nodes()
-        self.built = True
+        with _typed_errors():
+            self._build_links()
+            self._configure_hosts()
 
     def stop(self) -> None:
         """Take everything away again. Where the sandbox goes too there is no need to: the kernel does it."""
@@ -298,7 +293,7 @@ class Fabric(Mininet):
         switches = [self.plan.switch(name)]
         with _typed_errors():
             ovs = self._running()
-            ovs.configure(openvswitch.bridges(self.plan, switches, ovs.datapath))
+            ovs.configure(openvswitch.bridges(switches, ovs.datapath) + openvswitch.ports(self.plan, switches))
             ovs.configure(openvswitch.controllers(switches, self._controller))
 
     # -- how it is built
@@ -309,29 +304,49 @@ class Fabric(Mininet):
             _require_sandbox()
             self._begun = True
 
-    def _build_hosts(self, here: int) -> None:
-        for link in self.plan.links:
-            if (ends := self._ends_at_host(link)) is None:
-                continue
-            end, peer = ends
-            host = self.plan.host(end.node)
-            index = _HOST_INTERFACE_INDEX
+    def _build_links(self) -> None:
+        """Make every namespace and every link, all of them up."""
+        _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
+        self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
+        netns.DIRECTORY.mkdir(exist_ok=True)
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        between: list[Link] = []
+        try:
+            for link in self.plan.links:
+                if (ends := self._ends_at_host(link)) is None:
+                    between.append(link)
+                    continue
+                end, peer = ends
+                pair = new_veth(
+                    Port(end.interface, HOST_MTU, number=_HOST_INTERFACE_INDEX, mac=self.plan.host(end.node).mac),
+                    Port(peer.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here),
+                )
+                with netns.created(end.node), Netlink() as theirs:
+                    self._write_sysctls(HOST_SYSCTLS)
+                    theirs.request([pair])
+        finally:
+            os.close(here)
+        peers = [self._ends_at_host(link) or (link.a, link.b) for link in self.plan.links]
+        with Netlink() as ours:
+            ours.request([new_veth(self._fabric_port(link.a), self._fabric_port(link.b)) for link in between])
+            ours.request([set_state(peer.interface, up=True) for _, peer in peers])
+
+    def _configure_hosts(self) -> None:
+        """Give the hosts their addresses and routes, and Mininet its nodes."""
+        index = _HOST_INTERFACE_INDEX
+        for host in self.plan.hosts:
+            network = str(ipaddress.IPv4Interface(host.address).network)
             messages = [
                 set_state("lo", up=True),
-                new_veth(
-                    Port(end.interface, HOST_MTU, number=index, mac=host.mac),
-                    Port(peer.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here),
-                ),
                 set_arp_retry(index, ARP_RETRY_MS),
                 new_address(index, host.address),
-                new_route(
-                    index, str(ipaddress.IPv4Interface(host.address).network), congestion_control=CONGESTION_CONTROL
-                ),
+                new_route(index, network, congestion_control=CONGESTION_CONTROL),
                 new_route(index, "0.0.0.0/0", gateway=host.gateway, congestion_control=CONGESTION_CONTROL),
             ]
-            with netns.created(host.name), Netlink() as theirs:
-                self._write_sysctls(HOST_SYSCTLS)
+            with netns.inside(host.name), Netlink() as theirs:
                 theirs.request(messages)
+        self._add_nodes()
+        self.built = True
 
     def _fabric_port(self, end: End) -> Port:
         return Port(end.interface, self.plan.mtu, group=_INTERFACE_GROUP)

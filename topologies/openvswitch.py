@@ -17,6 +17,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,8 @@ PORT_BUFFER = 4 << 20
 
 _SCHEMAS = ("/usr/share/openvswitch/vswitch.ovsschema", "/usr/local/share/openvswitch/vswitch.ovsschema")
 _START_WITHIN = 10.0
+_CLOSING_THREADS = 128
+_KEEP_FREE = 4 << 20
 _SYS_PIDFD_GETFD = 438  # pidfd_getfd(2), the same on every architecture
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -80,8 +83,8 @@ def choose_datapath(wanted: Literal["auto", "system", "netdev"] = "auto") -> Dat
     return "netdev"
 
 
-def bridges(plan: FabricPlan, switches: Iterable[Switch], datapath: Datapath) -> list[dict[str, Any]]:
-    """The database operations (RFC 7047 §5.2) that make these switches of the plan, with their ports.
+def bridges(switches: Iterable[Switch], datapath: Datapath) -> list[dict[str, Any]]:
+    """The database operations (RFC 7047 §5.2) that make these switches of the plan, without ports.
 
     In fail mode ``secure`` with no connection inside the fabric's own links: what forwards is what a controller put
     there, and it goes on forwarding without one.
@@ -89,20 +92,12 @@ def bridges(plan: FabricPlan, switches: Iterable[Switch], datapath: Datapath) ->
     operations: list[dict[str, Any]] = []
     named: list[Any] = []
     for switch in switches:
-        ports = [end for link in plan.links_of(switch.name) for end in (link.a, link.b) if end.node == switch.name]
-        # Every bridge has a port of its own name: to Open vSwitch it is the bridge's local interface.
-        interfaces: list[tuple[str, dict[str, Any]]] = [(switch.name, {"type": "internal"})]
-        interfaces += [(end.interface, {"ofport_request": end.port}) for end in ports]
-        references = []
-        for name, columns in interfaces:
-            interface, port = _uuid_name("interface", name), _uuid_name("port", name)
-            operations.append(_insert("Interface", interface, {"name": name, **columns}))
-            operations.append(_insert("Port", port, {"name": name, "interfaces": ["named-uuid", interface]}))
-            references.append(["named-uuid", port])
         bridge = _uuid_name("bridge", switch.name)
+        # Every bridge has a port of its own name: to Open vSwitch it is the bridge's local interface.
+        inserted, local = _port(switch.name, {"type": "internal"})
         row = {
             "name": switch.name,
-            "ports": ["set", references],
+            "ports": local,
             "datapath_type": datapath,
             "fail_mode": "secure",
             "protocols": ["set", list(PROTOCOLS)],
@@ -114,12 +109,44 @@ def bridges(plan: FabricPlan, switches: Iterable[Switch], datapath: Datapath) ->
                 }
             ),
         }
-        operations.append(_insert("Bridge", bridge, row))
+        operations += [*inserted, _insert("Bridge", bridge, row)]
         named.append(["named-uuid", bridge])
     operations.append(
         {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["bridges", "insert", ["set", named]]]}
     )
     return operations
+
+
+def ports(plan: FabricPlan, switches: Iterable[Switch]) -> list[dict[str, Any]]:
+    """The operations that give these switches, whose bridges are there, their ends of the plan's links."""
+    operations: list[dict[str, Any]] = []
+    for switch in switches:
+        references = []
+        for link in plan.links_of(switch.name):
+            for end in (link.a, link.b):
+                if end.node == switch.name:
+                    inserted, reference = _port(end.interface, {"ofport_request": end.port})
+                    operations += inserted
+                    references.append(reference)
+        operations.append(
+            {
+                "op": "mutate",
+                "table": "Bridge",
+                "where": [["name", "==", switch.name]],
+                "mutations": [["ports", "insert", ["set", references]]],
+            }
+        )
+    return operations
+
+
+def _port(name: str, columns: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The operations that make a port of one interface, and the reference by which a bridge has it."""
+    interface, port = _uuid_name("interface", name), _uuid_name("port", name)
+    row = {"name": name, "interfaces": ["named-uuid", interface]}
+    return [_insert("Interface", interface, {"name": name, **columns}), _insert("Port", port, row)], [
+        "named-uuid",
+        port,
+    ]
 
 
 def controllers(switches: Iterable[Switch], target: str | None) -> list[dict[str, Any]]:
@@ -201,9 +228,20 @@ class OpenVSwitch:
 
     def configure(self, operations: Sequence[Mapping[str, Any]]) -> None:
         """Carry out ``operations`` in one transaction, and wait until ovs-vswitchd has made the kernel agree."""
+        self.await_configuration(self.submit(operations))
+
+    def submit(self, operations: Sequence[Mapping[str, Any]]) -> int:
+        """Carry out ``operations`` in one transaction; the number is for `await_configuration`.
+
+        Interfaces that they name must be there: ovs-vswitchd begins at once.
+        """
         count = {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}
         read = {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}
-        number = self.transact([*operations, count, read])[-1]["rows"][0]["next_cfg"]
+        number: int = self.transact([*operations, count, read])[-1]["rows"][0]["next_cfg"]
+        return number
+
+    def await_configuration(self, number: int) -> None:
+        """Return once ovs-vswitchd has made the kernel agree with everything up to a submission."""
         self._check_alive()
         wait = {
             "op": "wait",
@@ -268,11 +306,13 @@ class OpenVSwitch:
             # The kernel's datapath outlives the daemon unless it is told to clean up.
             command = [program("ovs-appctl"), "-t", "ovs-vswitchd", "exit", "--cleanup"]
             subprocess.run(command, capture_output=True, check=False, env=_environment())
+        ports = _borrow_ports(self._daemons[-1].pid) if self.datapath == "netdev" and len(self._daemons) == 2 else []
         for daemon in reversed(self._daemons):
             daemon.kill()
         for daemon in self._daemons:
             daemon.wait()
         self._daemons.clear()
+        _close_together(ports)
 
     def _launch(self, name: str, *arguments: str) -> None:
         command = [
@@ -313,7 +353,9 @@ class OpenVSwitch:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "OVS_RUNDIR": str(RUN_DIRECTORY)}
+    # The C library's allocator would give memory back to the kernel and take it again with every row of the database.
+    keep = {"MALLOC_TRIM_THRESHOLD_": str(_KEEP_FREE), "MALLOC_TOP_PAD_": str(_KEEP_FREE)}
+    return {**os.environ, **keep, "OVS_RUNDIR": str(RUN_DIRECTORY)}
 
 
 def _control_socket() -> Path:
@@ -326,23 +368,49 @@ def _widen_port_buffers(pid: int) -> None:
 
     A user who is not the machine's root gets what ``net.core.rmem_max`` allows.
     """
-    process = os.pidfd_open(pid)
+    for port in _borrow_ports(pid):
+        with port:
+            # The kernel doubles what it is asked for (socket(7)).
+            try:
+                port.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, PORT_BUFFER // 2)
+            except PermissionError:
+                port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PORT_BUFFER // 2)
+
+
+def _borrow_ports(pid: int) -> list[socket.socket]:
+    """Our own descriptors of ovs-vswitchd's packet sockets, by which it sends and receives at its ports."""
+    ports = []
     try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
+        process = os.pidfd_open(pid)
+        names = os.listdir(f"/proc/{pid}/fd")
+    except (ProcessLookupError, FileNotFoundError, PermissionError):
+        return []  # it has ended
+    try:
+        for name in names:
             if (fd := _libc.syscall(_SYS_PIDFD_GETFD, process, int(name), 0)) < 0:
                 continue  # closed meanwhile
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 os.close(fd)
                 continue
-            with socket.socket(fileno=fd) as port:
-                if port.family == socket.AF_PACKET:
-                    # The kernel doubles what it is asked for (socket(7)).
-                    try:
-                        port.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, PORT_BUFFER // 2)
-                    except PermissionError:
-                        port.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PORT_BUFFER // 2)
+            borrowed = socket.socket(fileno=fd)
+            if borrowed.family == socket.AF_PACKET:
+                ports.append(borrowed)
+            else:
+                borrowed.close()
     finally:
         os.close(process)
+    return ports
+
+
+def _close_together(ports: Sequence[socket.socket]) -> None:
+    """Close packet sockets, of which these are the last descriptors.
+
+    Each close waits until no processor can be looking at the socket any more (an RCU grace period, some 10 ms). A
+    process that ends waits for them one after another, which is seconds for a hundred ports; threads wait together.
+    """
+    if ports:
+        with ThreadPoolExecutor(min(len(ports), _CLOSING_THREADS)) as threads:
+            list(threads.map(socket.socket.close, ports))
 
 
 def program(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One transaction makes a fabric's bridges as the plan has them."""
+"""Two transactions make a fabric's bridges and their ports as the plan has them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topologies.leaf_spine import LeafSpine
-from topologies.openvswitch import bridges, controllers
+from topologies.openvswitch import bridges, controllers, ports
 from topologies.plan import FabricPlan
 
 PLANS = st.builds(LeafSpine, st.integers(1, 4), st.integers(1, 6), st.integers(1, 6))
@@ -30,15 +30,28 @@ def named(value: list[Any]) -> list[str]:
     return [name for _, name in references]
 
 
+def members_of(
+    names: list[str], made: dict[str, dict[str, Any]], interfaces: dict[str, dict[str, Any]]
+) -> dict[str, int | None]:
+    """The interfaces of these ports, and the OpenFlow port number each asks for."""
+    members = [interfaces[name] for port in names for name in named(made[port]["interfaces"])]
+    return {member["name"]: member.get("ofport_request") for member in members}
+
+
 @settings(deadline=None)
 @given(PLANS)
 def test_every_switch_is_a_bridge_with_the_plans_ports_under_their_numbers(plan: FabricPlan) -> None:
-    operations = bridges(plan, plan.switches, "netdev")
-    ports, interfaces = inserted(operations, "Port"), inserted(operations, "Interface")
-    found = {}
+    operations = bridges(plan.switches, "netdev") + ports(plan, plan.switches)
+    made, interfaces = inserted(operations, "Port"), inserted(operations, "Interface")
+    found: dict[str, dict[str, int | None]] = {}
     for row in inserted(operations, "Bridge").values():
-        members = [interfaces[name] for port in named(row["ports"]) for name in named(ports[port]["interfaces"])]
-        found[row["name"]] = {member["name"]: member.get("ofport_request") for member in members}
+        found[row["name"]] = members_of(named(row["ports"]), made, interfaces)
+    for operation in operations:
+        if operation["op"] == "mutate" and operation["table"] == "Bridge":
+            ((_, _, switch),) = operation["where"]
+            ((column, mutator, references),) = operation["mutations"]
+            assert (column, mutator) == ("ports", "insert")
+            found[switch] |= members_of(named(references), made, interfaces)
     assert found == {
         switch.name: {switch.name: None}
         | {end.interface: end.port for link in plan.links for end in (link.a, link.b) if end.node == switch.name}
@@ -49,7 +62,7 @@ def test_every_switch_is_a_bridge_with_the_plans_ports_under_their_numbers(plan:
 @settings(deadline=None)
 @given(PLANS)
 def test_every_bridge_is_secure_has_its_datapath_id_and_is_one_the_database_keeps(plan: FabricPlan) -> None:
-    operations = bridges(plan, plan.switches, "system")
+    operations = bridges(plan.switches, "system")
     rows = inserted(operations, "Bridge")
     for row in rows.values():
         config = dict(row["other_config"][1])
