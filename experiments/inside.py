@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from topologies.fabric import Fabric
-from topologies.impair import Impairments, choose_backend, direction_of
+from topologies.impair import Impairments, choose_backend
 from topologies.impairment import Impairment
 from topologies.measure import measure_link, measure_rate, verify, verify_rate
 from topologies.plan import FabricPlan
@@ -194,7 +194,7 @@ class Inside:
         wait = 2 * self._longest_delay_ns() + 100_000_000
         packets = max(20, min(MOST_MEASURING_PACKETS, (budget_ns - wait) * 8 // 10 // MEASURING_INTERVAL_NS))
         obtained = await measure_link(
-            direction_of(self.plan, direction), packets=packets, interval=MEASURING_INTERVAL_NS, wait=wait
+            self.impairments.measured(direction), packets=packets, interval=MEASURING_INTERVAL_NS, wait=wait
         )
         facts: dict[str, Any] = {"backend": self.impairments.backend.name, **msgspec.to_builtins(obtained)}
         if asked != Impairment():
@@ -212,7 +212,7 @@ class Inside:
                 found = await self.observe(direction, 500_000_000)
                 if impairment.rate:
                     offered = round(impairment.rate * OVERLOAD)
-                    rate = await measure_rate(direction_of(self.plan, direction), offered=offered)
+                    rate = await measure_rate(self.impairments.measured(direction), offered=offered)
                     found["obtained"]["rate"] = msgspec.to_builtins(rate)
                     found["disagreements"] += verify_rate(impairment, rate)
             measured[direction] = {**found["obtained"], "disagreements": found["disagreements"]}

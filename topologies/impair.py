@@ -89,6 +89,10 @@ class Backend(Protocol):
         """What was counted since `apply`. Raises `ImpairError`."""
         ...
 
+    def measured(self, direction: Direction) -> Direction:
+        """Between which interfaces ``direction`` is to be measured: those past which its packets are impaired."""
+        ...
+
     def close(self) -> None:
         """Lift everything."""
         ...
@@ -178,6 +182,10 @@ class Impairments:
         if direction not in self._stacks:
             raise ImpairError(f"{direction} is not impaired, so nothing counts its packets")
         return self.backend.counters(self._directions[direction])
+
+    def measured(self, direction: str) -> Direction:
+        """What to give `topologies.measure` for ``direction``, impaired or not. Raises `PlanError`."""
+        return self.backend.measured(direction_of(self.plan, direction))
 
     def in_force(self) -> dict[str, Impairment]:
         """What each impaired direction does now."""

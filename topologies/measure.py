@@ -9,6 +9,7 @@ use; `measure_rate` saturates it.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import math
 import mmap
 import os
@@ -39,6 +40,8 @@ _SMALLEST_FRAME, _LARGEST_FRAME = 60, 65_535
 _LARGEST_PACKET = 1514  # of a host, Ethernet header included
 _SO_TIMESTAMPNS = 35  # socket(7); with 64-bit time, the option and its control message have one number
 _SO_RCVBUFFORCE = 33
+_SO_ATTACH_FILTER = 26
+_ETH_P_ALL = 3
 _RECEIVE_BUFFER = 64 << 20
 
 #: A rate is measured by frames of this size at most, and by smaller ones where it would be few of them.
@@ -296,7 +299,8 @@ class ProbeRun:
                 for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):  # the latter is root's, past the system's limit
                     with suppress(PermissionError):
                         self._caught.setsockopt(socket.SOL_SOCKET, option, _RECEIVE_BUFFER)
-                _bind(self._caught, self.direction.receiver, PROBE_ETHERTYPE)
+                _only_probes(self._caught)
+                _bind(self._caught, self.direction.receiver, _ETH_P_ALL)
         except BaseException:
             self._out.close()
             raise
@@ -387,6 +391,22 @@ class Flood:
 def _frame(run: bytes, sequence: int, size: int) -> bytes:
     body = _MARK.pack(run, sequence, time.time_ns()) + bytes(size - _ETHERNET.size - _MARK.size - _CHECKSUM.size)
     return _HEADER + body + _CHECKSUM.pack(zlib.crc32(body))
+
+
+def _only_probes(opened: socket.socket) -> None:
+    """Have the kernel show ``opened`` nothing but probes (linux/filter.h).
+
+    Binding to their EtherType is not enough: the kernel's Open vSwitch takes a port's frames before such a socket.
+    """
+    load_ethertype, is_probe, whole, nothing = (
+        (0x28, 0, 0, 12),  # BPF_LD | BPF_H | BPF_ABS
+        (0x15, 0, 1, PROBE_ETHERTYPE),  # BPF_JMP | BPF_JEQ | BPF_K
+        (0x06, 0, 0, 0xFFFFFFFF),  # BPF_RET | BPF_K
+        (0x06, 0, 0, 0),
+    )
+    program = b"".join(struct.pack("=HBBI", *line) for line in (load_ethertype, is_probe, whole, nothing))
+    memory = ctypes.create_string_buffer(program)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 4, ctypes.addressof(memory)))
 
 
 def _bind(opened: socket.socket, where: Attachment, protocol: int) -> None:

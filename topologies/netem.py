@@ -181,6 +181,12 @@ class NetemBackend:
         with inside(where):
             return parse_counters(run(["tc", "-s", "-j", "qdisc", "show", "dev", where.interface, "root"]))
 
+    def measured(self, direction: Direction) -> Direction:
+        """What comes back from an ifb is not shown to packet sockets again: its packets are caught leaving the ifb."""
+        if direction in self._seeds and _behind_a_host(direction):
+            return msgspec.structs.replace(direction, receiver=_netem_place(direction))
+        return direction
+
     def close(self) -> None:
         for direction in list(self._seeds):
             self.clear(direction)
