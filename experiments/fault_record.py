@@ -18,6 +18,7 @@ class Step(msgspec.Struct, frozen=True):
     kind: str
     step: Literal["asked", "applied", "proved", "healed"]
     t: int
+    lifted: int | None = None
     asked: dict[str, Any] = {}
     resolved: dict[str, Any] = {}
     effective: bool = False
@@ -41,12 +42,10 @@ class FaultRecord(msgspec.Struct, frozen=True):
 
     @property
     def healed_at(self) -> int | None:
-        """When the heal began. The step ``healed`` is written when it has been measured, some time after."""
+        """When the fault was lifted; the step ``healed`` is written when that has been measured, some time after."""
         if self.healed is None:
             return None
-        asked = self.asked.asked if self.asked else {}
-        lasted: int = asked.get("for") or 0
-        return min(self.healed.t, asked["at"] + lasted) if lasted and "at" in asked else self.healed.t
+        return self.healed.t if self.healed.lifted is None else self.healed.lifted
 
     @property
     def leader(self) -> str | None:

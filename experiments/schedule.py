@@ -73,6 +73,7 @@ class Schedule:
                 proof.cancel()
             outcome = (await asyncio.gather(proof, return_exceptions=True))[0]
             await strike.heal()
+            lifted = self.now()
             self._progress("heal", kind)
             if isinstance(outcome, BaseException):
                 why = (
@@ -81,7 +82,7 @@ class Schedule:
                     else str(outcome)
                 )
                 self._record(strike, "proved", {"effective": False, "mismatches": [why]})
-            self._record(strike, "healed", await strike.prove_healed())
+            self._record(strike, "healed", {"lifted": lifted, **await strike.prove_healed()})
 
     async def _prove(self, strike: Strike) -> None:
         self._record(strike, "proved", await strike.prove(strike.fault.lasts or OPEN_END_NS))

@@ -141,7 +141,7 @@ def _partition(strike: int, heal: int, effective: bool = True) -> Any:
         {"step": "applied", "t": strike + 4 * MS, "resolved": {"groups": groups, "grudge": grudge, "leader": "n3"}},
         {"step": "proved", "t": strike + 205 * MS, "effective": effective, "expected": expected}
         | {"measured": measured, "mismatches": mismatches},
-        {"step": "healed", "t": heal + 3 * MS} | _connected(),
+        {"step": "healed", "lifted": heal, "t": heal + 3 * MS} | _connected(),
     ]
     return [{"kind": "partition"} | asked | at], _numbered(0, "partition", steps), "leader" if effective else None
 
@@ -161,7 +161,7 @@ def _impaired(strike: int, heal: int) -> Any:
             "resolved": {"directions": {"leaf1>spine1": impairment}, "leader": "n3"},
         },
         {"step": "proved", "t": strike + 900 * MS, "effective": True, "obtained": {"leaf1>spine1": obtained}},
-        {"step": "healed", "t": heal + 2 * MS, "effective": True},
+        {"step": "healed", "lifted": heal, "t": heal + 2 * MS, "effective": True},
     ]
     return [{"kind": "impair"} | asked | at], _numbered(0, "impair", steps), "paths"
 
@@ -178,7 +178,13 @@ def _killed(strike: int, heal: int) -> Any:
         {"step": "asked", "t": strike, "asked": {"nodes": ["leader"]} | at},
         {"step": "applied", "t": strike + 1 * MS, "resolved": {"nodes": ["n3"], "leader": "n3"}},
         {"step": "proved", "t": strike + 12 * MS, "effective": True, "exited": {"n3": -9}},
-        {"step": "healed", "t": heal + 1 * MS, "effective": True, "restarted": {"n3": {"pid": 2114, "incarnation": 1}}},
+        {
+            "step": "healed",
+            "lifted": heal,
+            "t": heal + 1 * MS,
+            "effective": True,
+            "restarted": {"n3": {"pid": 2114, "incarnation": 1}},
+        },
     ]
     return [{"kind": "kill", "nodes": ["leader"]} | at], _numbered(0, "kill", steps), "leader"
 
@@ -192,7 +198,7 @@ def _link_down(strike: int, heal: int) -> Any:
         {"step": "applied", "t": strike + 3 * MS, "resolved": {"links": links, "leader": "n3"}},
         {"step": "proved", "t": strike + 240 * MS, "effective": True, "carrier": dict.fromkeys(links, False)}
         | {"expected": expected, "measured": measured, "mismatches": []},
-        {"step": "healed", "t": heal + 4 * MS, "carrier": dict.fromkeys(links, True)} | _connected(),
+        {"step": "healed", "lifted": heal, "t": heal + 4 * MS, "carrier": dict.fromkeys(links, True)} | _connected(),
     ]
     # A second fault, so that there is something to choose from.
     later, kill_steps, _ = _killed(round(heal * 1.2), round(heal * 1.4))

@@ -37,11 +37,10 @@ class Fault(msgspec.Struct, frozen=True):
 
     @property
     def healed_at(self) -> int | None:
-        """When the heal began: the step ``healed`` is written when it has been measured, some time after."""
+        """When it was lifted; the step ``healed`` is written when that has been measured, some time after."""
         if self.healed is None:
             return None
-        asked = self.asked.asked if self.asked else {}
-        return min(self.healed.t, asked["at"] + asked["for"]) if {"at", "for"} <= set(asked) else self.healed.t
+        return self.healed.t if self.healed.lifted is None else self.healed.lifted
 
     @property
     def proof(self) -> bool | None:

@@ -39,6 +39,7 @@ class FaultStep(msgspec.Struct, frozen=True):
     exited: dict[str, int | None] = {}
     restarted: dict[str, dict[str, Any]] = {}
     error: str | None = None
+    lifted: int | None = None
 
 
 class TraceEvent(msgspec.Struct, frozen=True, gc=False):

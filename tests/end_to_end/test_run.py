@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from splitbrain import Impairment, Lab, LeafSpine, Raft, Register, lab
 from tests.end_to_end.scenarios import PARTITION, write
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300), pytest.mark.xdist_group("fabric")]
@@ -110,6 +112,41 @@ def test_a_raft_that_breaks_a_rule_is_caught_on_the_fabric(mutant: str, mix: str
     (linearizable,) = [check for check in results["checks"] if check["name"] == "linearizable"]
     assert linearizable["valid"] is False
     assert linearizable["details"]["operations"]
+
+
+def test_a_clean_network_keeps_its_leader_though_both_processors_are_busy_with_other_things(tmp_path: Path) -> None:
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(2)]
+    try:
+        scenario = write(tmp_path, "clean", "[expect]\nleader_changes = 0\n", duration="8s")
+        done = splitbrain("run", scenario, "--json", cwd=tmp_path)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    results = json.loads(done.stdout)
+    assert [check["valid"] for check in results["checks"] if check["name"] == "leader_changes"] == [True], done.stdout
+    assert results["availability"]["share"] > 0.99
+
+
+def test_a_scenario_can_be_played_from_python(tmp_path: Path) -> None:
+    async def play() -> Lab:
+        system, workload = Raft(nodes=3), Register(clients=2, rate=80, keys=2)
+        async with lab(LeafSpine(2, 3, 2), system, workload, seed=3, name="by-hand", out=tmp_path) as run:
+            await run.steady("1s")
+            async with run.partition(["leader"], ["others"]) as struck:
+                assert len(struck["groups"][1]) == 2
+                await run.steady("2s")
+            async with run.impair("leaf1>spine1", impairment=Impairment(delay=5_000_000)):
+                await run.steady("1s")
+            await run.converge("2s")
+        return run
+
+    run = asyncio.run(play())
+    assert run.verdict.linearizable is True
+    assert run.verdict.recovery is True
+    assert [step["effective"] for step in steps(run.path) if step["step"] in ("proved", "healed")] == [True] * 4
+    with pytest.raises(AttributeError, match="there is linearizable"):
+        _ = run.verdict.linearisable
 
 
 def test_three_experiments_side_by_side_all_finish_correctly(tmp_path: Path) -> None:

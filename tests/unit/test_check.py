@@ -42,7 +42,14 @@ class Run:
             {"step": "asked", "t": STRIKE, "asked": asked},
             {"step": "applied", "t": STRIKE + 2 * MS, "resolved": resolved},
             {"step": "proved", "t": STRIKE + 200 * MS, "effective": True, "expected": reach, "mismatches": []},
-            {"step": "healed", "t": HEAL + 200 * MS, "effective": True, "expected": whole, "mismatches": []},
+            {
+                "step": "healed",
+                "lifted": HEAL,
+                "t": HEAL + 200 * MS,
+                "effective": True,
+                "expected": whole,
+                "mismatches": [],
+            },
         ]
         self.kind = "partition"
         self.traces = self._traces()
