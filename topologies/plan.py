@@ -59,9 +59,12 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
+    """Of several ways as good as each other, a link takes a part of the flows in proportion to its ``weight``."""
+
     name: str
     a: End
     b: End
+    weight: int = 1
 
     @property
     def directions(self) -> tuple[str, str]:
@@ -76,6 +79,8 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     ``mtu`` is that of fabric links, in bytes of IP packet; hosts keep 1500. It is larger only where tunnels need room:
     with segmentation offload Open vSwitch cuts TCP's segments to the MTU of the link they leave by, so a larger one in
     the middle makes frames that no host's link can carry.
+    ``bfd_interval`` is the time in nanoseconds between two of the packets by which switches watch whether the links
+    between them carry, so that one that is silently dead is left after three (RFC 5880); 0 for none.
     """
 
     kind: str
@@ -84,6 +89,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     links: tuple[Link, ...]
     router_mac: str
     mtu: int = HOST_MTU
+    bfd_interval: int = 0
     impairments: dict[str, Impairment] = {}
 
     @cached_property
