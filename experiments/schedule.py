@@ -16,7 +16,7 @@ from experiments.strikes import STRIKES, Effects, Strike
 LEAD_IN_NS = 100_000_000
 
 #: How long measuring may take during a fault of which nobody said how long it lasts.
-OPEN_END_NS = 2_000_000_000
+OPEN_END_NS = 500_000_000
 
 #: ``progress(stage, detail)``: what is going on, for whoever watches.
 Progress = Callable[[str, str], None]
@@ -69,7 +69,8 @@ class Schedule:
             yield resolved
         finally:
             # What could not be measured while the fault lasted was not proved: no measuring past its end.
-            if not proof.done():
+            # One that nobody said the length of lasts until it is.
+            if fault.lasts:
                 proof.cancel()
             outcome = (await asyncio.gather(proof, return_exceptions=True))[0]
             await strike.heal()

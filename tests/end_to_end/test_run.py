@@ -166,39 +166,48 @@ def test_three_experiments_side_by_side_all_finish_correctly(tmp_path: Path) -> 
 
 def test_killed_at_any_moment_it_leaves_nothing_behind(tmp_path: Path) -> None:
     scenario = write(tmp_path, "killed", PARTITION, duration="4s")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    mark = f"SPLITBRAIN_TEST={tmp_path}"
+    environment = {**os.environ, "TMPDIR": str(temporary), "SPLITBRAIN_TEST": str(tmp_path)}
     moments = random.Random(4)
     before = _machine()
     for _ in range(20):
         process = subprocess.Popen(
-            [SPLITBRAIN, "run", str(scenario)], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [SPLITBRAIN, "run", str(scenario)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         time.sleep(moments.random() * 6)
         process.send_signal(signal.SIGKILL)
         process.wait()
     deadline = time.monotonic() + 20
-    while (after := _machine()) != before and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert after == before
+    while (left := _marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == {}
+    assert list(temporary.iterdir()) == []
+    assert {path.name for path in tmp_path.iterdir()} == {"killed.toml", "temporary", "runs"}
+    assert _machine() == before
+
+
+def _marked(mark: str) -> dict[str, str]:
+    """Every process that descends from ours, in whatever namespaces, by its environment."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[entry.name] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
 
 
 def _machine() -> dict[str, set[str]]:
-    """What a run could leave on the machine: processes of ours, links, namespaces, mounts, temporary files."""
-    processes = set()
-    namespaces = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            namespaces.add(os.readlink(entry / "ns" / "net"))
-        except OSError:
-            continue
-        if any(mark in words for mark in ("topologies.", "controllers.", "apps.runtime", "ovs", "splitbrain-wire")):
-            processes.add(f"{entry.name} {words}")
+    """What else a run could leave on the machine; its namespaces go with the last process in them."""
     return {
-        "processes": processes,
-        "namespaces": namespaces,
         "links": set(os.listdir("/sys/class/net")),
         "mounts": {line.split(" ", 1)[1] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
-        "temporary": {str(path) for place in ("/tmp", "/run", "/dev/shm") for path in Path(place).glob("*")},
+        "run": {str(path) for path in Path("/run").glob("*")} | {str(path) for path in Path("/run/netns").glob("*")},
     }
