@@ -6,7 +6,6 @@ Exit status: 0 valid, 1 a promise was broken, 2 unknown or not to be believed; 6
 from __future__ import annotations
 
 import errno
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -22,8 +21,6 @@ USAGE, DATA, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, CANNOT_CREATE, IO_ERROR,
 
 #: Typer carries a click of its own and does not export this class, the base of all that a wrong command line raises.
 UsageError: Any = typer.BadParameter.__bases__[0]
-
-SCENARIOS = Path(__file__).parent / "scenarios"
 
 app = typer.Typer(
     add_completion=False,
@@ -54,6 +51,7 @@ def list_scenarios(as_json: AsJson = False) -> None:
     """List the scenarios that come with splitbrain."""
     from rich.table import Table
 
+    from experiments.plans import SCENARIOS
     from experiments.scenario_file import load
 
     scenarios = [load(path) for path in sorted(SCENARIOS.glob("*.toml"))]
@@ -170,6 +168,27 @@ def report(
 
 
 @app.command()
+def shell(
+    fabric: Annotated[
+        str, typer.Argument(metavar="[FABRIC]", help="leaf-spine,2,3,4, or a scenario's name or file.")
+    ] = "leaf-spine,2,3,4",
+    seed: Annotated[int, typer.Option(min=0, help="Of what impairments draw.")] = 1,
+) -> None:
+    """Play with a living fabric: Mininet's prompt, with commands that break the network and heal it."""
+    from experiments.plans import named_plan
+    from experiments.shell import shell as prompt
+
+    plan = named_plan(fabric)
+    with errors.status(f"building {len(plan.switches)} switches, {len(plan.hosts)} hosts") as status:
+
+        def say(text: str) -> None:
+            status.stop()
+            console.print(text, soft_wrap=True, markup=False)
+
+        prompt(plan, seed, say)
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="raft or wire.")],
     as_json: AsJson = False,
@@ -257,13 +276,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _scenario_file(name: str) -> Path:
-    if name.endswith(".toml") or os.sep in name:
-        return Path(name)
-    shipped = SCENARIOS / f"{name}.toml"
-    if not shipped.exists():
-        names = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.toml")))
-        raise FileNotFoundError(errno.ENOENT, f"no scenario of that name; there is {names}, or give a .toml file", name)
-    return shipped
+    from experiments.plans import scenario_file
+
+    return scenario_file(name)
 
 
 def _worst(statuses: Any) -> int:

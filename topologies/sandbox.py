@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
@@ -42,7 +42,8 @@ class Sandbox:
     reference. Arguments, results and exceptions cross pickled. What the service and its programs print goes to
     ``out/sandbox.log``, or nowhere without ``out``. With ``on_event``, the service is constructed with one more keyword
     argument, ``emit``, a function of one value which makes ``on_event(value)`` happen here: in the event loop that
-    entered ``async with``, else in a thread of the sandbox's own.
+    entered ``async with``, else in a thread of the sandbox's own. ``keep_open`` are file descriptors that are
+    open inside too, under the same numbers.
 
     Use it by ``async with`` or ``with``. Entering raises `PrivilegeError` when this user may not make namespaces,
     whatever the service's constructor raised, or `SandboxError`. The sandbox ends when the block does, or the program.
@@ -54,10 +55,12 @@ class Sandbox:
         *args: Any,
         out: Path | None = None,
         on_event: Callable[[Any], None] | None = None,
+        keep_open: Sequence[int] = (),
     ) -> None:
         self._start_payload = (list(sys.path), _pickled((_importable(service), args, on_event is not None)))
         self._log = None if out is None else out / "sandbox.log"
         self._on_event = on_event
+        self._keep_open = tuple(keep_open)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,7 +132,7 @@ class Sandbox:
                 process = subprocess.Popen(
                     # -P: a random.py in the current directory is not what the supervisor means to import.
                     [sys.executable, "-P", "-m", "topologies.supervisor", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *self._keep_open],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -1,0 +1,71 @@
+"""The fabric that a person names on a command line: a kind with its sizes, a scenario, or a plan that was saved."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from pathlib import Path
+
+from experiments.scenario_file import load
+from topologies.leaf_spine import LeafSpine
+from topologies.plan import FabricPlan, PlanError
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+
+#: Kinds of fabric by name; their sizes are the parameters of the function, whole numbers in its order.
+KINDS = {"leaf-spine": LeafSpine}
+
+#: What is built where nobody says anything else: as in a scenario's ``[topology]``.
+DEFAULT = "leaf-spine,2,3,4"
+
+
+def scenario_file(name: str) -> Path:
+    """The file of a shipped scenario, or of any other. Raises FileNotFoundError that says what is shipped."""
+    if name.endswith(".toml") or os.sep in name:
+        return Path(name)
+    shipped = SCENARIOS / f"{name}.toml"
+    if not shipped.exists():
+        names = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.toml")))
+        raise FileNotFoundError(errno.ENOENT, f"no scenario of that name; there is {names}, or give a .toml file", name)
+    return shipped
+
+
+def named_plan(text: str) -> FabricPlan:
+    """The plan that ``text`` means: ``leaf-spine,2,3,4``, a scenario's name or file, or a plan's ``.json``.
+
+    Raises `PlanError`, `experiments.scenario.ScenarioError`, or OSError for a file that cannot be read.
+    """
+    if text.endswith(".json"):
+        return FabricPlan.from_json(Path(text).read_bytes())
+    kind, *sizes = text.split(",")
+    if kind in KINDS:
+        return KINDS[kind](**_sizes(kind, sizes))
+    if sizes:
+        raise PlanError(f"{text!r} is no fabric: there is no kind {kind!r}, only {_usages()}")
+    try:
+        return load(scenario_file(text)).plan
+    except FileNotFoundError as error:
+        if error.filename != text or text.endswith(".toml"):
+            raise
+        raise FileNotFoundError(
+            errno.ENOENT, f"neither a scenario that comes with splitbrain, nor a file, nor a kind ({_usages()})", text
+        ) from None
+
+
+def _sizes(kind: str, given: Sequence[str]) -> Mapping[str, int]:
+    names = list(signature(KINDS[kind]).parameters)
+    if not given:
+        raise PlanError(f"{kind} needs its sizes: write {_usage(kind)}, such as {DEFAULT}")
+    if len(given) != len(names) or not all(size.strip().isdecimal() for size in given):
+        raise PlanError(f"{','.join([kind, *given])!r} does not give {kind} its sizes: write {_usage(kind)}")
+    return dict(zip(names, map(int, given), strict=True))
+
+
+def _usage(kind: str) -> str:
+    return ",".join([kind, *(name.upper() for name in signature(KINDS[kind]).parameters)])
+
+
+def _usages() -> str:
+    return ", ".join(map(_usage, KINDS))
