@@ -9,11 +9,14 @@ import errno
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from topologies.plan import FabricPlan
 
 USAGE, DATA, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, CANNOT_CREATE, IO_ERROR, NO_PERMISSION = (
     64, 65, 66, 69, 70, 71, 73, 74, 77,
@@ -168,6 +171,27 @@ def report(
 
 
 @app.command()
+def topo(
+    fabric: Annotated[str, typer.Argument(help="leaf-spine,2,3,4, a scenario's name or file, or a plan's .json.")],
+    svg: Annotated[Path | None, typer.Option(metavar="OUT", help="Draw it into this file; - is the output.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a fabric as planned, without building it: as a table of its links, as a drawing, or as its plan in JSON."""
+    from experiments.plans import named_fabric
+    from experiments.report.picture import picture
+
+    plan, placement = named_fabric(fabric)
+    if as_json:
+        _print_json(msgspec.to_builtins(plan))
+    if svg == Path("-"):
+        sys.stdout.write(picture(plan, placement))
+    elif svg is not None:
+        svg.write_text(picture(plan, placement), encoding="utf-8")
+    if svg is None and not as_json:
+        _print_plan(plan)
+
+
+@app.command()
 def shell(
     fabric: Annotated[
         str, typer.Argument(metavar="[FABRIC]", help="leaf-spine,2,3,4, or a scenario's name or file.")
@@ -237,8 +261,8 @@ def _status_of(error: Exception) -> int | None:
     from topologies.plan import PlanError
     from topologies.rpc import PrivilegeError, SandboxError
 
-    if isinstance(error, WorldError) and error.status == IO_ERROR:
-        return IO_ERROR
+    if isinstance(error, WorldError) and error.status in range(USAGE, 79):  # what sysexits(3) has words for
+        return error.status
     cause = error if isinstance(error, OSError) else error.__cause__
     if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
         return IO_ERROR
@@ -301,6 +325,17 @@ def _help_of(error: Any) -> str:
 def _complain(message: str) -> None:
     for line in message.splitlines():
         errors.print(f"splitbrain: {line}", soft_wrap=True, markup=False)
+
+
+def _print_plan(plan: FabricPlan) -> None:
+    from rich.table import Table
+
+    console.print(f"{plan.kind}: {len(plan.switches)} switches, {len(plan.hosts)} hosts, {len(plan.links)} links")
+    hosts = {host.name: host.address for host in plan.hosts}
+    table = Table("link", "one end", "other end", "address", box=None, pad_edge=False)
+    for link in plan.links:
+        table.add_row(link.name, link.a.interface, link.b.interface, hosts.get(link.a.node, ""))
+    console.print(table)
 
 
 def _print_json(value: Any) -> None:

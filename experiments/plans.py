@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
 
+from experiments.scenario import place
 from experiments.scenario_file import load
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
@@ -37,15 +38,21 @@ def named_plan(text: str) -> FabricPlan:
 
     Raises `PlanError`, `experiments.scenario.ScenarioError`, or OSError for a file that cannot be read.
     """
+    return named_fabric(text)[0]
+
+
+def named_fabric(text: str) -> tuple[FabricPlan, dict[str, str]]:
+    """The same, with the host of every node and client where a scenario says so; raises as `named_plan` does."""
     if text.endswith(".json"):
-        return FabricPlan.from_json(Path(text).read_bytes())
+        return FabricPlan.from_json(Path(text).read_bytes()), {}
     kind, *sizes = text.split(",")
     if kind in KINDS:
-        return KINDS[kind](**_sizes(kind, sizes))
+        return KINDS[kind](**_sizes(kind, sizes)), {}
     if sizes:
         raise PlanError(f"{text!r} is no fabric: there is no kind {kind!r}, only {_usages()}")
     try:
-        return load(scenario_file(text)).plan
+        scenario = load(scenario_file(text))
+        return scenario.plan, place(scenario.plan, scenario.system, scenario.workload)
     except FileNotFoundError as error:
         if error.filename != text or text.endswith(".toml"):
             raise

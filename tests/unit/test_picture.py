@@ -1,0 +1,57 @@
+"""A plan's picture stands by itself: valid XML, everything in it named, and nothing outside its frame."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from experiments.plans import named_fabric, named_plan
+from experiments.report.picture import picture
+from topologies.impairment import Impairment
+from topologies.plan import FabricPlan
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def titles(svg: str) -> set[str]:
+    return {"".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}title")}
+
+
+@pytest.mark.parametrize("fabric", ["leaf-spine,1,1,1", "leaf-spine,2,3,4", "leaf-spine,4,8,16"])
+def test_every_node_address_and_link_is_in_the_picture_and_within_its_frame(fabric: str) -> None:
+    plan = named_plan(fabric)
+    drawn = picture(plan, {})
+    assert {switch.name for switch in plan.switches} <= set(texts(drawn))
+    assert {host.name for host in plan.hosts} | {host.ip for host in plan.hosts} <= set(texts(drawn))
+    assert {link.name for link in plan.links} <= titles(drawn)
+    root = ElementTree.fromstring(drawn)
+    left, top, width, height = map(float, root.attrib["viewBox"].split())
+    for box in root.iter(f"{SVG}rect"):
+        x, y = float(box.attrib["x"]), float(box.attrib["y"])
+        assert left <= x
+        assert x + float(box.attrib["width"]) <= left + width
+        assert top <= y
+        assert y + float(box.attrib["height"]) <= top + height
+
+
+def test_a_scenarios_picture_says_who_is_where() -> None:
+    plan, placement = named_fabric("raft-leader-isolated")
+    assert {f"{name} · {host}" for name, host in placement.items()} <= set(texts(picture(plan, placement)))
+
+
+def test_what_links_do_from_the_start_is_written_on_them() -> None:
+    impairments = {"leaf1>spine2": Impairment(delay=5_000_000, loss=0.02)}
+    drawn = picture(msgspec.structs.replace(named_plan("leaf-spine,2,2,1"), impairments=impairments), {})
+    assert any("5\u202fms" in text and "2\u202f% loss" in text for text in texts(drawn))
+
+
+def test_names_are_written_as_they_are() -> None:
+    plan = named_plan("leaf-spine,1,1,1")
+    odd = FabricPlan("<a & b>", plan.switches, plan.hosts, plan.links, plan.router_mac)
+    assert any("<a & b>" in title for title in titles(picture(odd, {})))
