@@ -81,6 +81,7 @@ class Run:
             epoch = self.schedule.epoch = self._manifest["epoch"] = self.world.clock() + LEAD_IN_NS
             self._write_manifest()
             await self.world.start_workload(epoch)
+            await self.until(0)
             self.progress("run", "")
         except BaseException:
             await self._stack.aclose()
