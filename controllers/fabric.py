@@ -27,6 +27,9 @@ PLAN, STATUS = "SPLITBRAIN_PLAN", "SPLITBRAIN_STATUS"
 #: How long a controller that finds a running fabric waits for the last of its switches, before it does without.
 PATIENCE_S = 3.0
 
+#: How often it looks whether a switch that refused something is due to be told anew.
+RETRY_EVERY_S = 1.0
+
 MAIN, DEAD = library.handler.MAIN_DISPATCHER, library.handler.DEAD_DISPATCHER
 
 
@@ -46,6 +49,10 @@ def reporter(path: str | None) -> Callable[[status.Event], None]:
 
 class Hurry(library.event.EventBase):
     """Sent to ourselves once `PATIENCE_S` have passed."""
+
+
+class Retry(library.event.EventBase):
+    """Sent to ourselves every `RETRY_EVERY_S`."""
 
 
 class Fabric(library.App):
@@ -69,10 +76,17 @@ class Fabric(library.App):
     def _remind(self) -> None:
         hub.sleep(PATIENCE_S)
         self.send_event(self.name, Hurry())
+        while True:
+            hub.sleep(RETRY_EVERY_S)
+            self.send_event(self.name, Retry())
 
     @on(Hurry)
     def _on_hurry(self, event: Any) -> None:
         self._carry_out(self._reconciler.hurry(time.monotonic_ns()))
+
+    @on(Retry)
+    def _on_retry(self, event: Any) -> None:
+        self._carry_out(self._reconciler.retry(time.monotonic_ns()))
 
     @on(ofp_event.EventOFPStateChange, MAIN, DEAD)
     def _on_state_change(self, event: Any) -> None:
@@ -82,7 +96,10 @@ class Fabric(library.App):
             if name is None:
                 self.logger.warning("a switch that the plan does not have: datapath id %#x", datapath.id)
                 return
+            before = self._connections.get(name)
             self._connections[name] = _Connection(datapath)
+            if before:  # Half open, or not the one it says it is: the true one connects anew, and is heard again.
+                before.datapath.close()
             up = [port.port_no for port in datapath.ports.values() if _carries(port)]
             self._carry_out(self._reconciler.connected(now, name, up))
         elif name and self._connection(datapath):  # and not the connection before its present one
@@ -140,7 +157,8 @@ class Fabric(library.App):
                 case Report(event):
                     self._report(event)
                 case Read(name):
-                    datapath = self._connections[name].datapath
+                    connection = self._connections[name]
+                    datapath, connection.flows, connection.groups = connection.datapath, [], []
                     self._send(effect, [openflow.flows_request(datapath), openflow.groups_request(datapath)])
                 case Send(name, changes, _):
                     datapath = self._connections[name].datapath
@@ -170,4 +188,8 @@ class _Connection:
 
 
 def _carries(port: Any) -> bool:
-    return not (port.state & ofproto.OFPPS_LINK_DOWN or port.config & ofproto.OFPPC_PORT_DOWN)
+    """Whether packets pass it: there is a carrier and, where BFD watches the link, the other end hears and is heard.
+
+    Open vSwitch says both by OFPPS_LIVE, which its groups' watch ports go by, too (OpenFlow 1.5.1, §7.2.1.1).
+    """
+    return bool(port.state & ofproto.OFPPS_LIVE) and not port.config & ofproto.OFPPC_PORT_DOWN

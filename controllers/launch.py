@@ -110,6 +110,9 @@ def run(plan: Path, listen: tuple[str, int], status: Path | None, library_name: 
     while not _bind_error(listen):  # the library binds in a thread of its own, and does not tell
         library.hub.sleep(0.001)
     fabric.reporter(os.environ.get(fabric.STATUS))(Listening(time.monotonic_ns(), f"{host}:{port}", library.NAME))
+    with contextlib.suppress(PermissionError):
+        # It stands for a machine of its own, which a busy host does not slow down; it mostly waits.
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     library.hub.joinall(services)
 
 

@@ -21,6 +21,7 @@ hop it is from. Hosts see one router MAC everywhere, `FabricPlan.router_mac`.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
@@ -134,12 +135,13 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """A way from one switch to a neighbour: the port it leaves by and the neighbour's MAC."""
+    """A way from one switch to a neighbour: the port it leaves by, the neighbour's MAC, and its share of the flows."""
 
     link: str
     port: int
     neighbour: str
     mac: str
+    weight: int = 1
 
 
 #: For one switch: destination leaf → every way out on a shortest path to it, in the plan's order of links.
@@ -168,18 +170,41 @@ def _shortest(plan: FabricPlan, dead: Collection[str]) -> dict[str, Routes]:
         if link.name in dead or link.a.node not in hops or link.b.node not in hops:
             continue
         for near, far in ((link.a, link.b), (link.b, link.a)):
-            hops[near.node].append(Hop(link.name, near.port, far.node, macs[far.node]))
+            hops[near.node].append(Hop(link.name, near.port, far.node, macs[far.node], link.weight))
 
     leaves = dict.fromkeys(leaf.name for leaf in plan.by_role("leaf"))
     found: dict[str, dict[str, tuple[Hop, ...]]] = {name: {} for name in hops}
     for goal in leaves:
         distances = _distances(goal, hops, leaves)
+        shortest: dict[str, list[Hop]] = {}
         for name, ways in hops.items():
             onward = [hop for hop in ways if hop.neighbour in distances]
             if name != goal and onward:
                 least = min(distances[hop.neighbour] for hop in onward)
-                found[name][goal] = tuple(hop for hop in onward if distances[hop.neighbour] == least)
+                shortest[name] = [hop for hop in onward if distances[hop.neighbour] == least]
+        capacities: dict[str, int] = {}
+        for name in distances:  # the nearest first
+            capacities[name] = sum(_share(hop, goal, capacities) for hop in shortest.get(name, ()))
+        for name, ways in shortest.items():
+            found[name][goal] = _shares(ways, goal, capacities)
     return dict(found)
+
+
+def _share(hop: Hop, goal: str, capacities: Mapping[str, int]) -> int:
+    """What a way can carry to ``goal``: no more than its link does, nor than its neighbour can pass on.
+
+    So flows spread by what there is behind a neighbour, too (Zhou et al., "WCMP", EuroSys 2014, §3).
+    """
+    return hop.weight if hop.neighbour == goal else min(hop.weight, capacities[hop.neighbour])
+
+
+def _shares(ways: list[Hop], goal: str, capacities: Mapping[str, int]) -> tuple[Hop, ...]:
+    shares = [_share(hop, goal, capacities) for hop in ways]
+    common = math.gcd(*shares)  # weights are 16 bits wide, and equal ones are 1 whatever the links' are
+    return tuple(
+        hop if hop.weight == share // common else msgspec.structs.replace(hop, weight=share // common)
+        for hop, share in zip(ways, shares, strict=True)
+    )
 
 
 def _distances(goal: str, hops: Mapping[str, Iterable[Hop]], leaves: Collection[str]) -> dict[str, int]:
@@ -291,7 +316,7 @@ def routed(switch: Switch, prefixes: Mapping[str, tuple[str, ...]], ways: Routes
             way = _out(hops[0])
         else:
             way = (ToGroup(number),)
-            groups.append(Group(number, tuple(Bucket(hop.port, _out(hop)) for hop in hops)))
+            groups.append(Group(number, tuple(Bucket(hop.port, _out(hop), hop.weight) for hop in hops)))
         for subnet in subnets:
             match = _match(eth_type=ETH_IP, ipv4_dst=subnet)
             flows.append(Flow(Table.L3, 10, match, (DecrementTtl(), source, *way)))

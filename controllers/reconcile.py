@@ -49,6 +49,10 @@ class Report(msgspec.Struct, frozen=True):
 Effect: TypeAlias = Read | Send | Report
 
 
+#: How long a switch that refused a message is left before it is read and told anew; doubled each time, up to `MOST_NS`.
+RETRY_NS, MOST_NS = 1_000_000_000, 32_000_000_000
+
+
 class _Side:
     """What is known of one switch. The ports outlive its connection: the last word on them is the best there is."""
 
@@ -58,6 +62,8 @@ class _Side:
         self.up: frozenset[int] | None = None  # ports that carry; None before it ever connected
         self.connected = False
         self.ready = False
+        self.retry_after = RETRY_NS
+        self.retry_at = 0
         self.forget()
 
     def forget(self) -> None:
@@ -117,11 +123,23 @@ class Reconciler:
     def refused(self, now: int, name: str, reason: str) -> list[Effect]:
         """The switch answered something it was sent with an error: what it holds is no longer known to be right.
 
-        It is still sent what changes, but neither it nor a repair is called done until it has connected anew.
+        It is still sent what changes, but neither it nor a repair is called done until it took what `retry` sends it,
+        or has connected anew.
         """
         side = self._sides[name]
+        if not side.refused:
+            side.retry_at, side.retry_after = now + side.retry_after, min(2 * side.retry_after, MOST_NS)
         side.ready, side.refused = False, True
         return [Report(status.Refused(now, name, reason))]
+
+    def retry(self, now: int) -> list[Effect]:
+        """Read anew the switches that refused a message `RETRY_NS` ago or longer, to be sent what they lack."""
+        effects: list[Effect] = []
+        for name, side in self._sides.items():
+            if side.connected and side.refused and side.found is not None and now >= side.retry_at:
+                side.forget()
+                effects.append(Read(name))
+        return effects
 
     def disconnected(self, now: int, name: str) -> list[Effect]:
         side = self._sides[name]
@@ -178,7 +196,7 @@ class Reconciler:
     def _becomes_ready(self, now: int, side: _Side) -> list[Effect]:
         if side.ready or side.refused:
             return []
-        side.ready = True
+        side.ready, side.retry_after = True, RETRY_NS
         ready = tuple(name for name, each in self._sides.items() if each.ready)
         return [Report(status.Ready(now, side.switch.name, side.changes, ready))]
 
