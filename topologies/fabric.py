@@ -11,7 +11,6 @@ links between them veths with both ends in the sandbox's own namespace.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import re
 import resource
@@ -39,9 +38,9 @@ from topologies.rtnetlink import (
     Port,
     delete_group,
     new_address,
+    new_neighbour,
     new_route,
     new_veth,
-    set_arp_retry,
     set_group,
     set_state,
 )
@@ -58,9 +57,6 @@ HOST_SYSCTLS = {
     "ipv4/tcp_wmem": "4096 16384 4194304",
     "ipv4/tcp_no_metrics_save": "1",
 }
-
-#: A host asks for an address again after this many milliseconds; Linux's 1000 are long in a network this small.
-ARP_RETRY_MS = 100
 
 # Any number that neither lo nor the tunnel devices some kernels put into a new namespace have.
 _HOST_INTERFACE_INDEX = 100
@@ -128,6 +124,33 @@ class Fabric(Mininet):
     def start(self) -> None:
         """Build what there is not yet, and start the switches; return when Open vSwitch has every port."""
         self._begin()
+        if self.ovs is None:
+            self.start_open_vswitch()
+        with _typed_errors():
+            assert self.ovs is not None
+            # Open vSwitch opens the ports of a stage's links while the next stage is built here.
+            missing = not self.built
+            switches = self.plan.switches
+            if missing:
+                self._build_fabric_links()
+            self.ovs.submit(
+                openvswitch.bridges(switches, self.ovs.datapath)
+                + openvswitch.ports(self.plan, switches, self._fabric_links)
+            )
+            if missing:
+                self._build_host_links()
+            submitted = self.ovs.submit(
+                openvswitch.ports(self.plan, switches, self._host_links)
+                + openvswitch.controllers(switches, self._controller)
+            )
+            if missing:
+                self._configure_hosts()
+            self.ovs.await_configuration(submitted)
+            self._check_ports(self.ovs)
+
+    def start_open_vswitch(self) -> None:
+        """Start its daemons, without a switch; `start` does, too."""
+        self._begin()
         with _typed_errors():
             self.ovs = OpenVSwitch(
                 openvswitch.choose_datapath(self._wanted_datapath),
@@ -135,25 +158,13 @@ class Fabric(Mininet):
                 log_directory=self._log_directory,
             )
             self.ovs.start()
-            # Open vSwitch makes its bridges while links are made here, and opens its ports while hosts are addressed.
-            self.ovs.submit(openvswitch.bridges(self.plan.switches, self.ovs.datapath))
-            missing = not self.built
-            if missing:
-                self._build_links()
-            submitted = self.ovs.submit(
-                openvswitch.ports(self.plan, self.plan.switches)
-                + openvswitch.controllers(self.plan.switches, self._controller)
-            )
-            if missing:
-                self._configure_hosts()
-            self.ovs.await_configuration(submitted)
-            self._check_ports(self.ovs)
 
     def build(self) -> None:
         """Make the namespaces and links; `start` does, too."""
         self._begin()
         with _typed_errors():
-            self._build_links()
+            self._build_fabric_links()
+            self._build_host_links()
             self._configure_hosts()
 
     def stop(self) -> None:
@@ -293,7 +304,8 @@ class Fabric(Mininet):
         switches = [self.plan.switch(name)]
         with _typed_errors():
             ovs = self._running()
-            ovs.configure(openvswitch.bridges(switches, ovs.datapath) + openvswitch.ports(self.plan, switches))
+            links = self.plan.links_of(name)
+            ovs.configure(openvswitch.bridges(switches, ovs.datapath) + openvswitch.ports(self.plan, switches, links))
             ovs.configure(openvswitch.controllers(switches, self._controller))
 
     # -- how it is built
@@ -304,19 +316,23 @@ class Fabric(Mininet):
             _require_sandbox()
             self._begun = True
 
-    def _build_links(self) -> None:
-        """Make every namespace and every link, all of them up."""
+    def _build_fabric_links(self) -> None:
+        """Make every link between switches, all of them up."""
         _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
         self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
+        with Netlink() as ours:
+            ours.request(
+                [new_veth(self._fabric_port(link.a), self._fabric_port(link.b)) for link in self._fabric_links]
+            )
+            ours.request([set_state(link.b.interface, up=True) for link in self._fabric_links])
+
+    def _build_host_links(self) -> None:
+        """Make every host's namespace and its link, up."""
         netns.DIRECTORY.mkdir(exist_ok=True)
+        ends = [(link.a, link.b) if link.a.node in self.host_names else (link.b, link.a) for link in self._host_links]
         here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        between: list[Link] = []
         try:
-            for link in self.plan.links:
-                if (ends := self._ends_at_host(link)) is None:
-                    between.append(link)
-                    continue
-                end, peer = ends
+            for end, peer in ends:
                 pair = new_veth(
                     Port(end.interface, HOST_MTU, number=_HOST_INTERFACE_INDEX, mac=self.plan.host(end.node).mac),
                     Port(peer.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here),
@@ -326,22 +342,22 @@ class Fabric(Mininet):
                     theirs.request([pair])
         finally:
             os.close(here)
-        peers = [self._ends_at_host(link) or (link.a, link.b) for link in self.plan.links]
         with Netlink() as ours:
-            ours.request([new_veth(self._fabric_port(link.a), self._fabric_port(link.b)) for link in between])
-            ours.request([set_state(peer.interface, up=True) for _, peer in peers])
+            ours.request([set_state(peer.interface, up=True) for _, peer in ends])
 
     def _configure_hosts(self) -> None:
-        """Give the hosts their addresses and routes, and Mininet its nodes."""
+        """Give the hosts their addresses and routes, and Mininet its nodes.
+
+        A host sends everything to its leaf's router, as in fabrics that route to the host (RFC 7938 §5.2), and knows
+        the router's MAC: all namespaces share one ARP table, which would overflow with a thousand hosts in it.
+        """
         index = _HOST_INTERFACE_INDEX
         for host in self.plan.hosts:
-            network = str(ipaddress.IPv4Interface(host.address).network)
             messages = [
                 set_state("lo", up=True),
-                set_arp_retry(index, ARP_RETRY_MS),
                 new_address(index, host.address),
-                new_route(index, network, congestion_control=CONGESTION_CONTROL),
-                new_route(index, "0.0.0.0/0", gateway=host.gateway, congestion_control=CONGESTION_CONTROL),
+                new_neighbour(index, host.gateway, self.plan.router_mac),
+                new_route("0.0.0.0/0", index=index, gateway=host.gateway, congestion_control=CONGESTION_CONTROL),
             ]
             with netns.inside(host.name), Netlink() as theirs:
                 theirs.request(messages)
@@ -351,11 +367,13 @@ class Fabric(Mininet):
     def _fabric_port(self, end: End) -> Port:
         return Port(end.interface, self.plan.mtu, group=_INTERFACE_GROUP)
 
-    def _ends_at_host(self, link: Link) -> tuple[End, End] | None:
-        """The host's and the switch's end of a host's link; None for a link between switches."""
-        if link.a.node in self.host_names:
-            return link.a, link.b
-        return (link.b, link.a) if link.b.node in self.host_names else None
+    @property
+    def _host_links(self) -> list[Link]:
+        return [link for link in self.plan.links if {link.a.node, link.b.node} & self.host_names]
+
+    @property
+    def _fabric_links(self) -> list[Link]:
+        return [link for link in self.plan.links if not {link.a.node, link.b.node} & self.host_names]
 
     @staticmethod
     def _write_sysctls(values: Mapping[str, str]) -> None:

@@ -117,25 +117,25 @@ def bridges(switches: Iterable[Switch], datapath: Datapath) -> list[dict[str, An
     return operations
 
 
-def ports(plan: FabricPlan, switches: Iterable[Switch]) -> list[dict[str, Any]]:
-    """The operations that give these switches, whose bridges are there, their ends of the plan's links."""
+def ports(plan: FabricPlan, switches: Iterable[Switch], links: Iterable[Link]) -> list[dict[str, Any]]:
+    """The operations that give these switches, whose bridges are there, their ends of these links of the plan."""
     operations: list[dict[str, Any]] = []
-    for switch in switches:
-        references = []
-        for link in plan.links_of(switch.name):
-            for end in (link.a, link.b):
-                if end.node == switch.name:
-                    inserted, reference = _port(end.interface, {"ofport_request": end.port, **_watch(plan, link)})
-                    operations += inserted
-                    references.append(reference)
-        operations.append(
-            {
-                "op": "mutate",
-                "table": "Bridge",
-                "where": [["name", "==", switch.name]],
-                "mutations": [["ports", "insert", ["set", references]]],
-            }
-        )
+    references: dict[str, list[list[str]]] = {switch.name: [] for switch in switches}
+    for link in links:
+        for end in (link.a, link.b):
+            if end.node in references:
+                inserted, reference = _port(end.interface, {"ofport_request": end.port, **_watch(plan, link)})
+                operations += inserted
+                references[end.node].append(reference)
+    operations += [
+        {
+            "op": "mutate",
+            "table": "Bridge",
+            "where": [["name", "==", name]],
+            "mutations": [["ports", "insert", ["set", inserted]]],
+        }
+        for name, inserted in references.items()
+    ]
     return operations
 
 

@@ -42,7 +42,7 @@ _TIMESPEC = struct.Struct("@qq")
 _SOURCE_PORTS = range(61_000, 65_536)
 
 #: How many are sent before the event loop and the switches get a turn, and for how long, in seconds.
-_BURST, _PAUSE = 16, 0.001
+_BURST, _PAUSE = 4, 0.001
 
 Pair = tuple[str, str]
 

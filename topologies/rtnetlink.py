@@ -16,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_EXCL, NLM_F_CREATE = 0x1, 0x4, 0x300, 0x200, 0x400
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_SETNEIGHTBL, RTM_GETSTATS = 16, 17, 20, 24, 67, 94
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_GETSTATS = 16, 17, 20, 24, 28, 94
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
@@ -25,8 +26,9 @@ IFLA_GROUP, IFLA_NET_NS_FD, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 27, 28, 31,
 IFLA_INFO_KIND, IFLA_INFO_DATA, VETH_INFO_PEER = 1, 2, 1
 IFLA_STATS_LINK_64 = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NOPREFIXROUTE = 1, 2, 4, 8, 0x200
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTAX_CC_ALGO = 1, 4, 5, 8, 16
-NDTA_NAME, NDTA_PARMS, NDTPA_IFINDEX, NDTPA_RETRANS_TIME = 1, 6, 1, 5
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_NH_ID, RTAX_CC_ALGO = 1, 4, 5, 8, 30, 16
+RTNH_F_ONLINK = 4
+NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 IFF_UP = 0x1
@@ -36,6 +38,7 @@ _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=8BI")
+_NEIGHBOUR = struct.Struct("=B3xiHBB")
 _IF_STATS = struct.Struct("=B3xII")
 _ATTRIBUTE = struct.Struct("=HH")
 _STATISTICS = struct.Struct("=8Q")
@@ -123,31 +126,46 @@ def new_address(index: int, address: str) -> Message:
     return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, payload, f"address {address}")
 
 
-def new_route(index: int, destination: str, *, gateway: str | None = None, congestion_control: str) -> Message:
-    """A route to ``destination``, ``10.0.1.0/24``, whose TCP connections use ``congestion_control`` (tcp(7)).
+def new_route(
+    destination: str,
+    *,
+    index: int | None = None,
+    gateway: str | None = None,
+    nexthop: int | None = None,
+    congestion_control: str | None = None,
+) -> Message:
+    """A route to ``destination``, ``10.0.1.0/24``: by an interface, maybe to a gateway there, or by a `new_nexthop`.
 
-    On the route, since a namespace's own default may only be one that the machine's administrator allows to all.
+    A gateway need not be in any network of the interface (``onlink``, ip-route(8)). ``congestion_control`` is what
+    TCP connections on the route use (tcp(7)); on the route, since a namespace's own default may only be one that the
+    machine's administrator allows to all.
     """
     network = ipaddress.IPv4Network(destination)
-    scope = RT_SCOPE_LINK if gateway is None else RT_SCOPE_UNIVERSE
-    payload = _ROUTE.pack(socket.AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0)
-    payload += _attribute(RTA_DST, network.network_address.packed) + _attribute(RTA_OIF, struct.pack("=I", index))
-    payload += _attribute(RTA_METRICS, _attribute(RTAX_CC_ALGO, congestion_control.encode() + b"\0"))
+    scope = RT_SCOPE_LINK if gateway is None and nexthop is None else RT_SCOPE_UNIVERSE
+    flags = 0 if gateway is None else RTNH_F_ONLINK
+    payload = _ROUTE.pack(
+        socket.AF_INET, network.prefixlen, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, flags
+    )
+    payload += _attribute(RTA_DST, network.network_address.packed)
+    if index is not None:
+        payload += _attribute(RTA_OIF, struct.pack("=I", index))
     if gateway is not None:
         payload += _attribute(RTA_GATEWAY, socket.inet_aton(gateway))
-    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, payload, f"route to {network} by {congestion_control}")
+    if nexthop is not None:
+        payload += _attribute(RTA_NH_ID, struct.pack("=I", nexthop))
+    if congestion_control is not None:
+        payload += _attribute(RTA_METRICS, _attribute(RTAX_CC_ALGO, congestion_control.encode() + b"\0"))
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, payload, f"route to {network}")
 
 
-def set_arp_retry(index: int, milliseconds: int) -> Message:
-    """How long an ARP request on this interface is waited for (arp(7), ``retrans_time_ms``).
+def new_neighbour(index: int, address: str, mac: str) -> Message:
+    """A permanent neighbour: it is never asked for by ARP, and does not count towards the ARP table's limit.
 
-    A sysctl too, but one that an ordinary user's namespaces do not show.
+    All namespaces of a machine share that limit, 1024 entries by default (arp(7), ``gc_thresh3``).
     """
-    parameters = _attribute(NDTPA_IFINDEX, struct.pack("=I", index))
-    parameters += _attribute(NDTPA_RETRANS_TIME, struct.pack("=Q", milliseconds))
-    payload = struct.pack("=B3x", socket.AF_INET) + _attribute(NDTA_NAME, b"arp_cache\0")
-    payload += _attribute(NDTA_PARMS, parameters)
-    return Message(RTM_SETNEIGHTBL, 0, payload, f"ARP retry of {milliseconds} ms")
+    payload = _NEIGHBOUR.pack(socket.AF_INET, index, NUD_PERMANENT, 0, RTN_UNICAST)
+    payload += _attribute(NDA_DST, socket.inet_aton(address)) + _attribute(NDA_LLADDR, _octets(mac))
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload, f"neighbour {address}")
 
 
 class Netlink:
@@ -231,7 +249,7 @@ def _port_description(port: Port, flags: int) -> bytes:
     attributes = _name(port.name) + _attribute(IFLA_MTU, struct.pack("=I", port.mtu))
     attributes += _ONE_QUEUE + _attribute(IFLA_GROUP, struct.pack("=I", port.group))
     if port.mac is not None:
-        attributes += _attribute(IFLA_ADDRESS, bytes.fromhex(port.mac.replace(":", "")))
+        attributes += _attribute(IFLA_ADDRESS, _octets(port.mac))
     if port.namespace is not None:
         attributes += _attribute(IFLA_NET_NS_FD, struct.pack("=I", port.namespace))
     return _IFINFO.pack(socket.AF_UNSPEC, 0, port.number, flags, flags) + attributes
@@ -244,6 +262,10 @@ def _pack(message: Message, flags: int, sequence: int) -> bytes:
 
 def _name(interface: str) -> bytes:
     return _attribute(IFLA_IFNAME, interface.encode() + b"\0")
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

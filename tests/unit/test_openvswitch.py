@@ -41,7 +41,7 @@ def members_of(
 @settings(deadline=None)
 @given(PLANS)
 def test_every_switch_is_a_bridge_with_the_plans_ports_under_their_numbers(plan: FabricPlan) -> None:
-    operations = bridges(plan.switches, "netdev") + ports(plan, plan.switches)
+    operations = bridges(plan.switches, "netdev") + ports(plan, plan.switches, plan.links)
     made, interfaces = inserted(operations, "Port"), inserted(operations, "Interface")
     found: dict[str, dict[str, int | None]] = {}
     for row in inserted(operations, "Bridge").values():

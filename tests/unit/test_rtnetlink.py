@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from topologies import rtnetlink
@@ -83,11 +84,21 @@ def test_a_route_has_its_destination_gateway_and_congestion_control(
     index: int, address: str, gateway: str | None
 ) -> None:
     network = ipaddress.IPv4Interface(address).network
-    read = decoded(rtmsg, rtnetlink.new_route(index, str(network), gateway=gateway, congestion_control="cubic"))
+    route = rtnetlink.new_route(str(network), index=index, gateway=gateway, congestion_control="cubic")
+    read = decoded(rtmsg, route)
     assert f"{read.get_attr('RTA_DST')}/{read['dst_len']}" == str(network)
     assert read.get_attr("RTA_OIF") == index
     assert read.get_attr("RTA_GATEWAY") == gateway
+    assert (read["flags"] & rtnetlink.RTNH_F_ONLINK != 0) == (gateway is not None)
     assert read.get_attr("RTA_METRICS").get_attr("RTAX_CC_ALGO") == "cubic"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2**31 - 1), ADDRESSES, MACS)
+def test_a_neighbour_is_permanent(index: int, address: str, mac: str) -> None:
+    read = decoded(ndmsg, rtnetlink.new_neighbour(index, address.partition("/")[0], mac))
+    assert (read["ifindex"], read["state"]) == (index, rtnetlink.NUD_PERMANENT)
+    assert (read.get_attr("NDA_DST"), read.get_attr("NDA_LLADDR")) == (address.partition("/")[0], mac)
 
 
 def test_an_address_with_bits_that_are_no_octets_never_reaches_the_kernel() -> None:
