@@ -9,6 +9,7 @@ import importlib
 import operator
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("raft", "wire")
+BENCHES = ("detectors", "fabric", "raft", "wire")
 
+_NEAR = re.compile(r"(\d+(?:\.\d+)?) ± (\d+(?:\.\d+)?) %")
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {"≤": operator.le, "≥": operator.ge}
 
 
@@ -59,12 +61,15 @@ def figure(
 
 
 def meets(value: float, aim: str) -> bool:
-    """Whether ``value`` is what ``aim`` (``≤ 1.0``, ``≥ 5000``) asks for."""
+    """Whether ``value`` is what ``aim`` (``≤ 1.0``, ``≥ 5000``, ``1.58 ± 5 %``) asks for."""
+    if match := _NEAR.fullmatch(aim):
+        wanted, percent = map(float, match.groups())
+        return abs(value - wanted) <= abs(wanted) * percent / 100
     relation, _, bound = aim.partition(" ")
     try:
         return _RELATIONS[relation](value, float(bound.replace(",", "")))
     except (KeyError, ValueError):
-        raise ValueError(f"{aim!r} is no aim: write ≤ or ≥, a space, and a number") from None
+        raise ValueError(f"{aim!r} is no aim: write '≤ 1.0', '≥ 5000' or '1.58 ± 5 %'") from None
 
 
 def machine() -> dict[str, str | int]:
