@@ -12,18 +12,26 @@ from experiments.history import HistoryError
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One line: something that was asked, applied, proved or healed, at ``t`` from the start of the workload."""
+    """One line: something that was asked, applied, proved or healed, at ``t`` from the start of the workload.
+
+    What a step proves depends on the fault's kind; ``effective`` is None where nothing was measured.
+    """
 
     fault: int
     kind: str
     step: Literal["asked", "applied", "proved", "healed"]
     t: int
-    lifted: int | None = None
     asked: dict[str, Any] = {}
     resolved: dict[str, Any] = {}
-    effective: bool = False
+    effective: bool | None = None
     expected: dict[str, dict[str, bool]] = {}
+    measured: dict[str, dict[str, tuple[int, int]]] = {}
     mismatches: list[Any] = []
+    carrier: dict[str, bool] = {}
+    obtained: dict[str, dict[str, Any]] = {}
+    exited: dict[str, int | None] = {}
+    restarted: dict[str, dict[str, Any]] = {}
+    lifted: int | None = None
 
 
 class FaultRecord(msgspec.Struct, frozen=True):
@@ -35,6 +43,10 @@ class FaultRecord(msgspec.Struct, frozen=True):
     applied: Step | None = None
     proved: Step | None = None
     healed: Step | None = None
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        return self.applied.resolved if self.applied else {}
 
     @property
     def struck_at(self) -> int | None:
@@ -50,14 +62,29 @@ class FaultRecord(msgspec.Struct, frozen=True):
     @property
     def leader(self) -> str | None:
         """Who led when it struck."""
-        return self.applied.resolved.get("leader") if self.applied else None
+        return self.resolved.get("leader")
+
+    @property
+    def proof(self) -> bool | None:
+        """Whether it had its effect and was gone after it: None where that was not measured."""
+        seen = [step.effective for step in (self.proved, self.healed) if step is not None]
+        if False in seen:
+            return False
+        return True if seen and seen[0] is True and self.proved is not None else None
+
+    @property
+    def nodes_hit(self) -> set[str]:
+        """The nodes that were killed, or stand alone on their side of a partition."""
+        if self.kind == "kill":
+            return set(self.resolved.get("nodes", ()))
+        return {group[0] for group in self.resolved.get("groups", ()) if len(group) == 1}
 
     def took_the_leader(self, nodes: Sequence[str]) -> bool:
         """Whether it killed the leader, or left it without a majority of ``nodes`` that hear it and that it hears."""
         if self.leader is None or self.applied is None:
             return False
         if self.kind == "kill":
-            return self.leader in self.applied.resolved.get("nodes", ())
+            return self.leader in self.resolved.get("nodes", ())
         if self.proved is None or not self.proved.expected:
             return False
         expected, leader = self.proved.expected, self.leader
@@ -83,7 +110,7 @@ class FaultRecord(msgspec.Struct, frozen=True):
 
     def told(self) -> str:
         """What it did, as a person would say it: ``n3 was cut off``."""
-        resolved = self.applied.resolved if self.applied else {}
+        resolved = self.resolved
         match self.kind:
             case "partition":
                 groups: list[list[str]] = [group for group in resolved.get("groups", []) if group]

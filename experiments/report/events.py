@@ -13,49 +13,13 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from experiments.fault_record import FaultRecord, Step, gather
 from experiments.history import Event, Operation
-from experiments.report.record import FaultStep, Record, TraceEvent
+from experiments.report.record import Record, TraceEvent
 from experiments.results import Leader
 
 #: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
 DOWN = "down"
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """One fault and the steps of it that were recorded."""
-
-    index: int
-    kind: str
-    asked: FaultStep | None = None
-    applied: FaultStep | None = None
-    proved: FaultStep | None = None
-    healed: FaultStep | None = None
-
-    @property
-    def resolved(self) -> dict[str, Any]:
-        return self.applied.resolved if self.applied else {}
-
-    @property
-    def healed_at(self) -> int | None:
-        """When it was lifted; the step ``healed`` is written when that has been measured, some time after."""
-        if self.healed is None:
-            return None
-        return self.healed.t if self.healed.lifted is None else self.healed.lifted
-
-    @property
-    def proof(self) -> bool | None:
-        """Whether it had its effect and was gone after it: None where that was not measured."""
-        seen = [step.effective for step in (self.proved, self.healed) if step is not None]
-        if False in seen:
-            return False
-        return True if seen and seen[0] is True and self.proved is not None else None
-
-    @property
-    def nodes_hit(self) -> set[str]:
-        """The nodes that were killed, or stand alone on their side of a partition."""
-        if self.kind == "kill":
-            return set(self.resolved.get("nodes", ()))
-        return {group[0] for group in self.resolved.get("groups", ()) if len(group) == 1}
 
 
 class Stretch(msgspec.Struct, frozen=True, gc=False):
@@ -99,14 +63,10 @@ def operations(history: Iterable[Event]) -> list[Operation]:
     return made
 
 
-def faults(steps: Iterable[FaultStep], planned: Sequence[Mapping[str, Any]]) -> list[Fault]:
+def faults(steps: Iterable[Step], planned: Sequence[Mapping[str, Any]]) -> list[FaultRecord]:
     """Every fault of the scenario, also those that the run never came to."""
-    found = {index: Fault(index, str(fault.get("kind", "fault"))) for index, fault in enumerate(planned)}
-    for step in steps:
-        fault = found.get(step.fault) or Fault(step.fault, step.kind)
-        if step.step in ("asked", "applied", "proved", "healed"):
-            fault = replace(fault, **{step.step: step})
-        found[step.fault] = fault
+    found = {index: FaultRecord(index, str(fault.get("kind", "fault"))) for index, fault in enumerate(planned)}
+    found |= {record.index: record for record in gather(steps)}
     return [found[index] for index in sorted(found)]
 
 
@@ -122,7 +82,7 @@ def last_moment(record: Record, made: Sequence[Operation]) -> int:
 
 
 def lanes(
-    traces: Mapping[str, Sequence[Sequence[TraceEvent]]], epoch: int, struck: Iterable[Fault], end: int
+    traces: Mapping[str, Sequence[Sequence[TraceEvent]]], epoch: int, struck: Iterable[FaultRecord], end: int
 ) -> list[Lane]:
     """The role of every node at every time, until ``end``.
 
@@ -191,7 +151,7 @@ def leader_at(led: Iterable[Leader], t: int) -> Leader | None:
     return max(leading, key=lambda one: one.term, default=None)
 
 
-def succession(led: Sequence[Leader], fault: Fault) -> tuple[str | None, Leader | None]:
+def succession(led: Sequence[Leader], fault: FaultRecord) -> tuple[str | None, Leader | None]:
     """The leader whom ``fault`` found, and the first one to lead after it struck (None: there was none)."""
     if fault.applied is None:
         return None, None

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from experiments.fault_record import FaultRecord
 from experiments.report import words
-from experiments.report.events import Fault
 from topologies.plan import FabricPlan, Host
 
 WIDTH = 1080.0
@@ -102,7 +102,7 @@ class Drawing(msgspec.Struct, frozen=True):
     caption: str
 
 
-def draw(plan: FabricPlan, placement: Mapping[str, str], fault: Fault | None) -> Drawing:
+def draw(plan: FabricPlan, placement: Mapping[str, str], fault: FaultRecord | None) -> Drawing:
     """The plan with who is placed where, and what ``fault`` has done to it once it was applied."""
     resolved = fault.resolved if fault else {}
     side = {name: number for number, group in enumerate(resolved.get("groups", ())) for name in group}
@@ -155,7 +155,7 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: Fault | None) ->
     )
 
 
-def caption(fault: Fault) -> str:
+def caption(fault: FaultRecord) -> str:
     """What the fault did, in words: also what the drawing says to those who do not see it."""
     resolved = fault.resolved
     if not resolved:

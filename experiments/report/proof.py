@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from experiments.fault_record import FaultRecord, Step
 from experiments.report import words
-from experiments.report.events import Fault
 from experiments.report.fabric import caption
-from experiments.report.record import FaultStep
 from experiments.results import Availability
 from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan
@@ -61,13 +60,13 @@ class Proof(msgspec.Struct, frozen=True):
     mismatches: list[str]
 
 
-def prove(fault: Fault, availability: Availability | None) -> Proof:
+def prove(fault: FaultRecord, availability: Availability | None) -> Proof:
     """Everything there is to show of ``fault``, and what it cost."""
     matrices, mismatches = [], []
     for step, when in ((fault.proved, "while it lasted"), (fault.healed, "after the heal")):
         if step is None:
             continue
-        if step.expected is not None and step.measured is not None:
+        if step.expected and step.measured:
             matrices.append(_matrix(step, when))
         mismatches += [f"{_mismatch(one)}, {when}" for one in step.mismatches]
     tables = [_times(fault), *_impairments(fault)]
@@ -85,14 +84,15 @@ def prove(fault: Fault, availability: Availability | None) -> Proof:
 
 
 def calibrations(measured: Mapping[str, Mapping[str, Any]], plan: FabricPlan | None) -> list[Table]:
-    """What links impaired by the plan did before the workload began, beside what the plan asks of them."""
-    asked = plan.impairments if plan else {}
+    """What links impaired by the plan or by faults did before the workload began, beside what is asked of them."""
+    planned = plan.impairments if plan else {}
     return [
-        _impairment(name, msgspec.to_builtins(asked.get(name, Impairment())), found) for name, found in measured.items()
+        _impairment(name, found.get("asked") or msgspec.to_builtins(planned.get(name, Impairment())), found)
+        for name, found in measured.items()
     ]
 
 
-def _outcome(fault: Fault) -> str:
+def _outcome(fault: FaultRecord) -> str:
     if fault.applied is None:
         return "never applied"
     if fault.proof:
@@ -102,7 +102,7 @@ def _outcome(fault: Fault) -> str:
     return "not measured"
 
 
-def _times(fault: Fault) -> Table:
+def _times(fault: FaultRecord) -> Table:
     asked = fault.asked.asked if fault.asked else {}
     start = asked.get("at")
     end = start + asked["for"] if isinstance(start, int) and isinstance(asked.get("for"), int) else None
@@ -117,8 +117,8 @@ def _times(fault: Fault) -> Table:
     return Table("When", ["", "asked for", "done at"], rows)
 
 
-def _matrix(step: FaultStep, when: str) -> Matrix:
-    expected, measured = step.expected or {}, step.measured or {}
+def _matrix(step: Step, when: str) -> Matrix:
+    expected, measured = step.expected, step.measured
     names = list(expected)
     rows = []
     for receiver in names:
@@ -144,7 +144,7 @@ def _mismatch(one: Any) -> str:
     return f"{one['receiver']} {hears} {one.get('sender')} ({one.get('arrived')} of {one.get('sent')} probes)"
 
 
-def _carrier(fault: Fault) -> Table | None:
+def _carrier(fault: FaultRecord) -> Table | None:
     during = fault.proved.carrier if fault.proved else {}
     after = fault.healed.carrier if fault.healed else {}
     if not during and not after:
@@ -154,7 +154,7 @@ def _carrier(fault: Fault) -> Table | None:
     return Table("Carrier, as the switches see it", ["link", "asked", "measured", "after the heal"], rows)
 
 
-def _impairments(fault: Fault) -> list[Table]:
+def _impairments(fault: FaultRecord) -> list[Table]:
     obtained = fault.proved.obtained if fault.proved else {}
     return [
         _impairment(name, asked, obtained.get(name, {})) for name, asked in fault.resolved.get("directions", {}).items()
@@ -167,18 +167,19 @@ def _impairment(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -
     counters = found.get("counters") or {}
     packets, dropped = counters.get("packets"), counters.get("dropped") or {}
     head = ["", "asked", "obtained"]
+    sure = "loss_interval" in found
     if found.get("sent"):
-        head[2] = f"by {words.plural(found['sent'], 'probe')}"
+        head[2] = f"by {words.plural(found['sent'], 'probe')}" + (", 95 % interval" if sure else "")
     if packets:
         head.append(f"by the traffic, {words.plural(packets, 'packet')}")
 
     lost = sum(dropped.values()) / packets if packets else None
     mean, deviation = expected_delay(wanted) if wanted else (None, None)
     rows = [
-        ["mean delay", _span(mean), _span(found.get("delay_mean")), _span(counters.get("delay_mean"))],
-        ["standard deviation", _span(deviation), _span(found.get("jitter")), MISSING],
+        ["mean delay", _span(mean), _sure(found, "delay_mean", _span), _span(counters.get("delay_mean"))],
+        ["standard deviation", _span(deviation), _sure(found, "jitter", _span), MISSING],
         ["99 % within", "", _span(found.get("delay_p99")), _span(counters.get("delay_p99"))],
-        ["lost", _share(asked.get("loss", 0.0)), _share(found.get("loss")), _share(lost)],
+        ["lost", _share(asked.get("loss", 0.0)), _sure(found, "loss", _share), _share(lost)],
     ]
     for key, counted in (("duplicate", "duplicated"), ("reorder", "reordered"), ("corrupt", "corrupted")):
         if asked.get(key):
@@ -190,7 +191,12 @@ def _impairment(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -
     if asked.get("rate"):
         rate = found.get("rate") or {}
         rows.append(
-            ["rate", words.rate(asked["rate"]), words.rate(rate["rate"]) if "rate" in rate else MISSING, MISSING]
+            [
+                "rate",
+                words.rate(asked["rate"]),
+                _between(words.rate(rate["rate"]), rate.get("interval"), words.rate) if "rate" in rate else MISSING,
+                MISSING,
+            ]
         )
     by = f", by {found['backend']}" if "backend" in found else ""
     return Table(f"{name}{by}", head, [row[: len(head)] for row in rows])
@@ -203,6 +209,19 @@ def _as_impairment(asked: Mapping[str, Any]) -> Impairment | None:
         return None
 
 
+def _sure(found: Mapping[str, Any], key: str, write: Callable[[float | None], str]) -> str:
+    return _between(write(found.get(key)), found.get(f"{key}_interval"), write)
+
+
+def _between(value: str, interval: Sequence[float] | None, write: Callable[[float], str]) -> str:
+    """A figure with its interval: ``20.1 ms (20 to 20.2 ms)``."""
+    if interval is None:
+        return value
+    low, high = write(interval[0]), write(interval[1])
+    number, _, unit = low.rpartition(words.THIN)
+    return f"{value} ({number if high.endswith(words.THIN + unit) else low} to {high})"
+
+
 def _span(nanoseconds: float | None) -> str:
     return MISSING if nanoseconds is None else words.span(nanoseconds)
 
@@ -211,7 +230,7 @@ def _share(value: float | None) -> str:
     return MISSING if value is None else words.share(value)
 
 
-def _kill(fault: Fault) -> Table | None:
+def _kill(fault: FaultRecord) -> Table | None:
     nodes = fault.resolved.get("nodes", ())
     if not nodes:
         return None
@@ -229,7 +248,7 @@ def _kill(fault: Fault) -> Table | None:
     return Table("Exit", ["node", "asked", "measured", "started again"], rows)
 
 
-def _cost(fault: Fault, availability: Availability | None) -> Table | None:
+def _cost(fault: FaultRecord, availability: Availability | None) -> Table | None:
     if availability is None:
         return None
     name, never = str(fault.index), "not in this run"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from experiments.fault_record import Step
 from experiments.history import Event
 from experiments.results import Results
 from topologies.plan import FabricPlan
@@ -19,27 +20,6 @@ T = TypeVar("T")
 
 class ReportError(ValueError):
     """There is nothing to report on, or no place to write to; the message says what and what to do."""
-
-
-class FaultStep(msgspec.Struct, frozen=True):
-    """One line of ``faults.jsonl``; what a step proves depends on the fault's kind."""
-
-    fault: int
-    kind: str
-    step: str
-    t: int
-    asked: dict[str, Any] = {}
-    resolved: dict[str, Any] = {}
-    effective: bool | None = None
-    expected: dict[str, dict[str, bool]] | None = None
-    measured: dict[str, dict[str, tuple[int, int]]] | None = None
-    mismatches: list[Any] = []
-    carrier: dict[str, bool] = {}
-    obtained: dict[str, dict[str, Any]] = {}
-    exited: dict[str, int | None] = {}
-    restarted: dict[str, dict[str, Any]] = {}
-    error: str | None = None
-    lifted: int | None = None
 
 
 class TraceEvent(msgspec.Struct, frozen=True, gc=False):
@@ -79,7 +59,7 @@ class Record(msgspec.Struct, frozen=True):
     name: str
     manifest: Manifest
     history: list[Event]
-    faults: list[FaultStep]
+    faults: list[Step]
     traces: dict[str, list[list[TraceEvent]]]
     results: Results | None
     metrics: dict[tuple[str, str], list[tuple[int, float]]]
@@ -98,7 +78,7 @@ def read_record(run: Path) -> Record:
     manifest = _document(run / "manifest.json", Manifest, missing, "what was run, and on what, is not known")
     results = _document(run / "results.json", Results, missing, "the run has no verdict")
     history = _history(run, manifest.epoch if manifest else None, missing)
-    faults = _lines(run / "faults.jsonl", FaultStep, missing, "no fault was recorded")
+    faults = _lines(run / "faults.jsonl", Step, missing, "no fault was recorded")
     traces = {
         folder.parent.name: [_lines(file, TraceEvent, missing, "") for file in _by_incarnation(folder)]
         for folder in sorted(run.glob("nodes/*/trace"))

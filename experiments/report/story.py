@@ -9,9 +9,10 @@ import msgspec
 
 from experiments.availability import service
 from experiments.client_checks import served
+from experiments.fault_record import FaultRecord
 from experiments.history import Operation
 from experiments.report import words
-from experiments.report.events import Fault, succession
+from experiments.report.events import succession
 from experiments.report.record import Record
 from experiments.report.series import percentile
 from experiments.results import Check, Leader, Results, Valid
@@ -53,7 +54,7 @@ def state(results: Results | None) -> State:
     return "held" if results.valid is True else "unknown"
 
 
-def headline(record: Record, faults: Sequence[Fault], led: Sequence[Leader], end: int) -> Headline:
+def headline(record: Record, faults: Sequence[FaultRecord], led: Sequence[Leader], end: int) -> Headline:
     found = state(record.results)
     told = f"{_subject(record)} {_ordeal(faults, led, end)}"
     results = record.results
@@ -76,7 +77,7 @@ def first_check(results: Results, valid: Valid) -> Check | None:
 
 
 def key_figures(
-    record: Record, operations: Sequence[Operation], faults: Sequence[Fault], led: Sequence[Leader], end: int
+    record: Record, operations: Sequence[Operation], faults: Sequence[FaultRecord], led: Sequence[Leader], end: int
 ) -> list[KeyFigure]:
     """Operations, their outcomes and latency, the longest outage, the new leader, the recovery."""
     figures: list[KeyFigure] = []
@@ -122,7 +123,7 @@ def _subject(record: Record) -> str:
     return f"{words.count(nodes).capitalize()} {name} node{'' if nodes == 1 else 's'}".replace("  ", " ")
 
 
-def _ordeal(faults: Sequence[Fault], led: Sequence[Leader], end: int) -> str:
+def _ordeal(faults: Sequence[FaultRecord], led: Sequence[Leader], end: int) -> str:
     applied = [fault for fault in faults if fault.applied is not None]
     if not applied:
         return f"ran for {words.span(end)} and nothing was broken"
@@ -153,7 +154,7 @@ def _ordeal(faults: Sequence[Fault], led: Sequence[Leader], end: int) -> str:
     return f"went through a fault of kind {fault.kind}{lasted}"
 
 
-def _noun(fault: Fault) -> str:
+def _noun(fault: FaultRecord) -> str:
     resolved = fault.resolved
     if fault.kind == "partition":
         return "a partition"
@@ -172,7 +173,7 @@ def _links(links: Sequence[str]) -> str:
 
 
 def _election(
-    record: Record, faults: Sequence[Fault], led: Sequence[Leader]
+    record: Record, faults: Sequence[FaultRecord], led: Sequence[Leader]
 ) -> tuple[int | None, Leader | None] | None:
     """After the first fault that took the leader: how long until the next one led, and who. None: no fault did."""
     judged = record.results.availability if record.results else None
@@ -185,7 +186,7 @@ def _election(
     return None
 
 
-def _succession(record: Record, faults: Sequence[Fault], led: Sequence[Leader]) -> str:
+def _succession(record: Record, faults: Sequence[FaultRecord], led: Sequence[Leader]) -> str:
     election = _election(record, faults, led)
     if election is not None:
         return "nobody led after that" if election[0] is None else f"a new one led {words.span(election[0])} later"
@@ -203,11 +204,11 @@ def _safety(results: Results) -> str:
     return "no acknowledged write was lost" if "acknowledged_writes" in held else ""
 
 
-def _struck(fault: Fault) -> int:
+def _struck(fault: FaultRecord) -> int:
     return fault.applied.t if fault.applied else 0
 
 
-def _lasted(fault: Fault) -> int:
+def _lasted(fault: FaultRecord) -> int:
     asked = fault.asked.asked.get("for") if fault.asked else None
     return asked if isinstance(asked, int) else (fault.healed_at or 0) - _struck(fault)
 

@@ -16,9 +16,10 @@ from typing import Any, TypeAlias
 import msgspec
 
 from experiments.availability import is_served
+from experiments.fault_record import FaultRecord
 from experiments.history import Operation
 from experiments.report import words
-from experiments.report.events import DOWN, Fault, Lane
+from experiments.report.events import DOWN, Lane
 from experiments.report.series import RANKS, Counts, Latencies
 from topologies.plan import FabricPlan
 
@@ -128,7 +129,7 @@ def build(
     counts: Counts,
     latency: Latencies,
     lanes: Sequence[Lane],
-    faults: Sequence[Fault],
+    faults: Sequence[FaultRecord],
     end: int,
     asked_rate: float | None,
     metrics: Metrics,
@@ -169,7 +170,7 @@ def build(
     return Timeline(end // MS, ticks, windows(faults, end), panels, tracks, data)
 
 
-def windows(faults: Sequence[Fault], end: int) -> list[Window]:
+def windows(faults: Sequence[FaultRecord], end: int) -> list[Window]:
     """From when a fault was applied until it was healed, or the record ends."""
     placed: list[Window] = []
     for fault in faults:
@@ -189,7 +190,7 @@ def _label_length(window: Window, end: int) -> float:
     return (len(window.label) + 4) * 7 / NARROW * end / MS
 
 
-def label(fault: Fault) -> str:
+def label(fault: FaultRecord) -> str:
     """A fault in as few words as its place on the time axis has."""
     resolved = fault.resolved
     if "groups" in resolved:
@@ -335,7 +336,7 @@ def _lag(behind: dict[str, list[int]], width: int, end: int) -> Panel | None:
     )
 
 
-def _uplinks(metrics: Metrics, plan: FabricPlan | None, faults: Sequence[Fault], end: int) -> Panel | None:
+def _uplinks(metrics: Metrics, plan: FabricPlan | None, faults: Sequence[FaultRecord], end: int) -> Panel | None:
     """Packets a second that leaves send up to each spine, and in each direction that a fault cut or impaired."""
     if plan is None:
         return None

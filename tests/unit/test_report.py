@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from experiments.fault_record import Step
 from experiments.history import Event
 from experiments.report import ReportError, events, fabric, orders, series, story, timeline, words, write_report
-from experiments.report.record import FaultStep, TraceEvent, read_record
+from experiments.report.record import TraceEvent, read_record
 from experiments.results import SCHEMA, Believable, Leader, Results, Valid
 from tests.synthetic_runs import KINDS, MS, NODES, SECOND, write_run
 from topologies.leaf_spine import LeafSpine
@@ -159,14 +160,14 @@ def test_a_killed_node_is_down_from_the_kill_until_its_next_incarnation_has_star
         [TraceEvent(0, "trace"), TraceEvent(0, "role", "leader", 1), TraceEvent(7 * SECOND, "role", "follower", 9)],
         [TraceEvent(9 * SECOND, "trace"), TraceEvent(10 * SECOND, "started", term=1)],
     ]
-    steps = [FaultStep(0, "kill", "applied", 6 * SECOND, resolved={"nodes": ["n3"]})]
+    steps = [Step(0, "kill", "applied", 6 * SECOND, resolved={"nodes": ["n3"]})]
     (lane,) = events.lanes({"n3": files}, 0, events.faults(steps, ()), 12 * SECOND)
     found = [(stretch.start // SECOND, stretch.end // SECOND, stretch.role) for stretch in lane.stretches]
     assert found == [(0, 6, "leader"), (6, 10, "down"), (10, 12, "follower")]
 
 
 def test_a_node_killed_for_good_stays_down() -> None:
-    steps = [FaultStep(0, "kill", "applied", 6 * SECOND, resolved={"nodes": ["n3"]})]
+    steps = [Step(0, "kill", "applied", 6 * SECOND, resolved={"nodes": ["n3"]})]
     files = [[TraceEvent(0, "trace"), TraceEvent(0, "role", "leader", 1)]]
     (lane,) = events.lanes({"n3": files}, 0, events.faults(steps, ()), 12 * SECOND)
     assert lane.stretches[-1] == events.Stretch(6 * SECOND, 12 * SECOND, events.DOWN, 0)
@@ -183,8 +184,8 @@ def test_faults_that_overlap_in_time_never_share_a_row(spans: list[tuple[int, in
     steps = []
     for index, (start, length) in enumerate(spans):
         resolved = {"nodes": ["n1"]}
-        steps.append(FaultStep(index, "kill", "applied", start * SECOND, resolved=resolved))
-        steps.append(FaultStep(index, "kill", "healed", (start + length) * SECOND))
+        steps.append(Step(index, "kill", "applied", start * SECOND, resolved=resolved))
+        steps.append(Step(index, "kill", "healed", (start + length) * SECOND))
     placed = timeline.windows(events.faults(steps, ()), 100 * SECOND)
     assert len(placed) == len(spans)
     for one, other in itertools.combinations(placed, 2):
@@ -193,9 +194,9 @@ def test_faults_that_overlap_in_time_never_share_a_row(spans: list[tuple[int, in
 
 def test_a_fault_counts_as_proved_only_if_both_its_effect_and_its_end_were() -> None:
     def proof(proved: bool | None, healed: bool | None) -> bool | None:
-        steps = [FaultStep(0, "partition", "applied", 1)]
-        steps += [] if proved is None else [FaultStep(0, "partition", "proved", 2, effective=proved)]
-        steps += [] if healed is None else [FaultStep(0, "partition", "healed", 3, effective=healed)]
+        steps = [Step(0, "partition", "applied", 1)]
+        steps += [] if proved is None else [Step(0, "partition", "proved", 2, effective=proved)]
+        steps += [] if healed is None else [Step(0, "partition", "healed", 3, effective=healed)]
         return events.faults(steps, ())[0].proof
 
     assert proof(True, True) is True
