@@ -188,11 +188,11 @@ class Inside:
             for receiver, here in placement.items()
         }
 
-    async def observe(self, direction: str, budget_ns: int) -> dict[str, Any]:
+    async def observe(self, direction: str, budget_ns: int, most: int = MOST_MEASURING_PACKETS) -> dict[str, Any]:
         """Measure one direction lightly, for ``budget_ns`` at most; says where that disagrees with what is in force."""
         asked = self.impairments.in_force().get(direction, Impairment())
         wait = 2 * self._longest_delay_ns() + 100_000_000
-        packets = max(20, min(MOST_MEASURING_PACKETS, (budget_ns - wait) * 8 // 10 // MEASURING_INTERVAL_NS))
+        packets = max(20, min(most, (budget_ns - wait) * 8 // 10 // MEASURING_INTERVAL_NS))
         obtained = await measure_link(
             self.impairments.measured(direction), packets=packets, interval=MEASURING_INTERVAL_NS, wait=wait
         )
@@ -201,21 +201,29 @@ class Inside:
             facts["counters"] = msgspec.to_builtins(self.impairments.counters(direction))
         return {"obtained": facts, "disagreements": verify(asked, obtained)}
 
-    async def calibrate(self, asked: Mapping[str, Impairment]) -> dict[str, Any]:
+    async def calibrate(
+        self, asked: Mapping[str, Impairment], budget_ns: int = 500_000_000, most: int = MOST_MEASURING_PACKETS
+    ) -> dict[str, Any]:
         """Impair each direction as it will be, measure it also by saturating it, and lift that again.
 
-        Only for a network that carries nothing yet. Returns what was obtained by direction.
+        Only for a network that carries nothing yet. Returns what was obtained by direction, beside what was ``asked``.
         """
         measured: dict[str, Any] = {}
         for direction, impairment in asked.items():
             with self.impairments.impair(direction, impairment):
-                found = await self.observe(direction, 500_000_000)
+                found = await self.observe(direction, budget_ns, most)
                 if impairment.rate:
                     offered = round(impairment.rate * OVERLOAD)
-                    rate = await measure_rate(self.impairments.measured(direction), offered=offered)
+                    rate = await measure_rate(
+                        self.impairments.measured(direction), offered=offered, delay=self._longest_delay_ns()
+                    )
                     found["obtained"]["rate"] = msgspec.to_builtins(rate)
                     found["disagreements"] += verify_rate(impairment, rate)
-            measured[direction] = {**found["obtained"], "disagreements": found["disagreements"]}
+            measured[direction] = {
+                "asked": msgspec.to_builtins(impairment),
+                **found["obtained"],
+                "disagreements": found["disagreements"],
+            }
         return measured
 
     def _longest_delay_ns(self) -> int:

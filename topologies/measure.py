@@ -20,11 +20,13 @@ import time
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 import msgspec
 
 from topologies.impair import Attachment, Direction, ImpairError, inside, interface_counters
 from topologies.impairment import Impairment, expected_delay, gilbert
+from topologies.intervals import BATCHES, Interval, binomial_tail, deviation_interval, mean_interval, share_interval
 
 #: IEEE Std 802 - Local Experimental EtherType 1.
 PROBE_ETHERTYPE = 0x88B5
@@ -60,7 +62,7 @@ class Obtained(msgspec.Struct, frozen=True, kw_only=True):
 
     ``arrived`` counts probes of which an intact copy arrived, ``loss`` is the share of the others; ``loss_burst`` the
     mean length of the runs of them. ``reordered`` counts probes that a later one overtook. ``jitter`` is the standard
-    deviation of the delays.
+    deviation of the delays. Intervals are of 95 % confidence (`topologies.intervals`), None where too few arrived.
     """
 
     sent: int
@@ -77,13 +79,20 @@ class Obtained(msgspec.Struct, frozen=True, kw_only=True):
     delay_p99: int | None
     delay_max: int | None
     jitter: int | None
+    loss_interval: tuple[float, float]
+    delay_mean_interval: tuple[int, int] | None
+    jitter_interval: tuple[int, int] | None
 
 
 class ObtainedRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What was really sent and what arrived of it, both in bits per second of whole Ethernet frames."""
+    """What was really sent and what arrived of it, both in bits per second of whole Ethernet frames.
+
+    ``interval`` is that of the rate, of 95 % confidence; None where it was measured too shortly to tell.
+    """
 
     offered: int
     rate: int
+    interval: tuple[int, int] | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -103,13 +112,15 @@ def summarise(sent: int, size: int, arrivals: Sequence[Arrival], corrupted: int 
             first[arrival.sequence] = arrival.received - arrival.sent
             reordered += arrival.sequence < newest
             newest = max(newest, arrival.sequence)
-    delays = sorted(first.values())
+    in_order = [first[sequence] for sequence in sorted(first)]
+    delays = sorted(in_order)
+    burst = _mean_run(sequence not in first for sequence in range(sent))
     return Obtained(
         sent=sent,
         arrived=len(first),
         size=size,
         loss=1 - len(first) / sent,
-        loss_burst=_mean_run(sequence not in first for sequence in range(sent)),
+        loss_burst=burst,
         duplicated=len(arrivals) - len(first),
         reordered=reordered,
         corrupted=corrupted,
@@ -119,7 +130,14 @@ def summarise(sent: int, size: int, arrivals: Sequence[Arrival], corrupted: int 
         delay_p99=quantile(delays, 0.99) if delays else None,
         delay_max=delays[-1] if delays else None,
         jitter=round(statistics.pstdev(delays)) if delays else None,
+        loss_interval=share_interval(sent, sent - len(first), burst),
+        delay_mean_interval=_rounded(mean_interval(in_order)),
+        jitter_interval=_rounded(deviation_interval(in_order)),
     )
+
+
+def _rounded(interval: Interval | None) -> tuple[int, int] | None:
+    return interval and (round(interval[0]), round(interval[1]))
 
 
 def quantile(ordered: Sequence[int], share: float) -> int:
@@ -197,26 +215,6 @@ def _bursty_tail(asked: Impairment, trials: int, count: int) -> float:
     return binomial_tail(max(1, round(trials * worth)), asked.loss, round(count * worth))
 
 
-def binomial_tail(trials: int, share: float, count: int) -> float:
-    """How likely a count at least as far out as ``count``, on its side, is among ``trials`` of chance ``share``."""
-    if share <= 0 or share >= 1:
-        return 1.0 if count == round(trials * share) else 0.0
-    outwards = range(count, -1, -1) if count < trials * share else range(count, trials + 1)
-    total = 0.0
-    for k in outwards:
-        term = math.exp(
-            math.lgamma(trials + 1)
-            - math.lgamma(k + 1)
-            - math.lgamma(trials - k + 1)
-            + k * math.log(share)
-            + (trials - k) * math.log1p(-share)
-        )
-        total += term
-        if term < total * 1e-12:
-            break
-    return min(1.0, total)
-
-
 def _ms(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e6:.2f} ms"
 
@@ -248,28 +246,37 @@ async def measure_link(
         return run.obtained()
 
 
-async def measure_rate(direction: Direction, *, offered: int, duration: int = 200_000_000) -> ObtainedRate:
+async def measure_rate(
+    direction: Direction, *, offered: int, duration: int = 200_000_000, delay: int = 0
+) -> ObtainedRate:
     """Offer ``offered`` bits per second of frames for ``duration`` nanoseconds, and see what gets through.
 
-    It takes all the link has: not for a link in use. Raises `topologies.impair.ImpairError`.
+    ``delay`` is how long the direction holds a frame: only what comes after it, and after a quarter of ``duration`` in
+    which the queue fills, is counted. It takes all the link has: not for a link in use. Raises
+    `topologies.impair.ImpairError`.
     """
     size = min(max(offered * duration // 8_000_000_000 // _FRAMES_TO_COUNT, _SMALLEST_FRAME), _RATE_FRAME)
+    slot = duration * 3 // 4 // BATCHES
+    seen: list[tuple[int, int]] = []
     with Flood(direction.sender, size) as flood:
         started = now = time.monotonic_ns()
-        first: tuple[int, int] | None = None
-        while now - started < duration:
+        due_reading, end = started + delay + duration // 4, started + delay + duration
+        while now < end:
             due = round((now - started) * offered / 8e9 / size) - flood.sent
             flood.send(max(0, min(due, flood.batch)))
             if due <= flood.batch:
                 await asyncio.sleep(0.001)
             now = time.monotonic_ns()
-            if first is None and now - started > duration // 4:  # the queue is filling: it goes at its rate
-                first = now, interface_counters(direction.receiver).rx_bytes
-        received = interface_counters(direction.receiver).rx_bytes
-        begin, received_before = first or (started, received)
+            if now >= due_reading:
+                seen.append((now, interface_counters(direction.receiver).rx_bytes))
+                due_reading = now + slot
+        seen.append((now, interface_counters(direction.receiver).rx_bytes))
+        (begin, before), (finish, after) = seen[0], seen[-1]
+        rates = [(more - less) * 8e9 / (later - sooner) for (sooner, less), (later, more) in pairwise(seen[:-1])]
         return ObtainedRate(
             offered=flood.sent * size * 8 * 1_000_000_000 // (now - started),
-            rate=(received - received_before) * 8 * 1_000_000_000 // max(1, now - begin),
+            rate=(after - before) * 8 * 1_000_000_000 // max(1, finish - begin),
+            interval=_rounded(mean_interval(rates)),
         )
 
 

@@ -18,7 +18,8 @@ from experiments.bench import BenchError, Figure, figure
 from topologies import netns
 from topologies.impair import Attachment, Direction, inside, interface_counters, run
 from topologies.impairment import Impairment
-from topologies.measure import Flood, Obtained, ProbeRun, binomial_tail
+from topologies.intervals import binomial_tail
+from topologies.measure import Flood, Obtained, ProbeRun
 from topologies.sandbox import Sandbox
 from topologies.wire import WireBackend
 

@@ -21,8 +21,8 @@ from topologies.impairment import (
     gilbert,
     quantiles,
 )
+from topologies.intervals import binomial_tail
 from topologies.leaf_spine import LeafSpine
-from topologies.measure import binomial_tail
 from topologies.plan import PlanError
 from topologies.wire import (
     COUNTERS,

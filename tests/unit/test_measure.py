@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topologies.impairment import Impairment
-from topologies.measure import Arrival, Obtained, ObtainedRate, binomial_tail, summarise, verify, verify_rate
+from topologies.intervals import binomial_tail
+from topologies.measure import Arrival, Obtained, ObtainedRate, summarise, verify, verify_rate
 from topologies.wire import settings_of
 from topologies.wire_fallback import Fates
 
