@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from experiments.simulation.world import SimulatedWorld
+from experiments.simulation.network import Unruly
+from experiments.simulation.world import SimulatedWorld, Trap
 from experiments.strikes import REPAIR_NS, STRIKES, Record, Strike
 
 
@@ -52,6 +53,22 @@ class Drift(msgspec.Struct, frozen=True, tag="drift", tag_field="kind"):
 
     nodes: tuple[str, ...]
     rate: float
+    at: int
+    lasts: int
+
+
+class Disorder(msgspec.Struct, frozen=True, tag="disorder", tag_field="kind"):
+    """Messages are lost, repeated and disordered one by one, as if there were no connections between processes."""
+
+    unruly: Unruly
+    at: int
+    lasts: int
+
+
+class CrashPoint(msgspec.Struct, frozen=True, tag="crash-point", tag_field="kind"):
+    """Nodes die at the worst moment: just when they have voted, say, while it is written, sent, or neither yet."""
+
+    trap: Trap
     at: int
     lasts: int
 
@@ -120,6 +137,37 @@ class _DriftStrike(_NodesStrike):
         return self.world.set_clock(node, self.fault.rate)
 
 
+class _EverywhereStrike(Strike):
+    """One that aims at nobody."""
+
+    fault: Any
+    world: SimulatedWorld
+
+    def strike(self) -> int:
+        raise NotImplementedError
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        self.handles = [self.strike()]
+        return {"leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return {"effective": True}
+
+    async def prove_healed(self) -> Record:
+        return {"effective": True}
+
+
+class _DisorderStrike(_EverywhereStrike):
+    def strike(self) -> int:
+        return self.world.network.misbehave(self.fault.unruly)
+
+
+class _CrashPointStrike(_EverywhereStrike):
+    def strike(self) -> int:
+        return self.world.set_trap(self.fault.trap)
+
+
 #: What a schedule in a simulated world can strike with.
 SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     **STRIKES,
@@ -128,4 +176,6 @@ SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     SlowDisk: _SlowDiskStrike,
     FullDisk: _FullDiskStrike,
     Drift: _DriftStrike,
+    Disorder: _DisorderStrike,
+    CrashPoint: _CrashPointStrike,
 }

@@ -69,6 +69,17 @@ _SMALL = 100
 Deliver = Callable[[list[Event]], None]
 
 
+class Unruly(msgspec.Struct, frozen=True):
+    """A transport that promises nothing: shares of messages that are lost, that come again, and that stray, by up to
+    ``stray_ns``. A protocol must bear it (`apps.process`), though connections spare it that.
+    """
+
+    loss: float
+    repeat: float
+    stray: float
+    stray_ns: Nanoseconds
+
+
 class Endpoint(Protocol):
     """What a driver needs of the network: one process's connections."""
 
@@ -99,6 +110,7 @@ class Network:
         self.silence = silence
         self.random = Random(f"{seed} network")
         self.version = 0
+        self.unruly: Unruly | None = None
         self.dropped = 0
         self.resets = 0
         self.listening: dict[NodeId, Deliver] = {}
@@ -163,6 +175,15 @@ class Network:
         handle = self._held(clear)
         lane.impairments[handle] = impairment
         return handle
+
+    def misbehave(self, unruly: Unruly) -> int:
+        """All connections lose, repeat and disorder what they are given."""
+
+        def behave() -> None:
+            self.unruly = None
+
+        self.unruly = unruly
+        return self._held(behave)
 
     def _held(self, lift: Callable[[], None]) -> int:
         self._handles += 1
@@ -319,8 +340,10 @@ class Call:
         self._failures += 1
         self._dial_later()
 
-    def lost(self, _: None = None) -> None:
-        """The connection is known to be gone: dial again, after a random pause."""
+    def lost(self, connection: Connection) -> None:
+        """``connection`` is known to be gone: dial again, after a random pause."""
+        if self.connection is not connection:
+            return
         kernel = self._network.kernel
         self._failures = 0 if kernel.now - self._up_at > GOOD_AFTER_NS else self._failures + 1
         self.connection = None
@@ -333,16 +356,16 @@ class Call:
             self._network.kernel.at(self._network.kernel.now + int(pause), self.dial, None)
 
     def hang_up(self, by: NodeId) -> None:
-        """One of the two has died."""
+        """One of the two has died. What it had sent still arrives; what is sent to it is lost on a dead process."""
         connection, network = self.connection, self._network
+        if connection is not None:
+            (connection.away if by == self.peer else connection.back).deaf = True
         if by == self.dialler:
             self._ended = True
             self.connection = None
-        if connection is not None and connection.open:
-            connection.open = False
-            if by == self.peer:
-                heard = connection.back.carry(network.kernel.now)
-                network.kernel.at(heard or network.kernel.now + network.silence, self.lost, None)
+        elif connection is not None:
+            heard = connection.back.carry(network.kernel.now)
+            network.kernel.at(heard or network.kernel.now + network.silence, self.lost, connection)
 
 
 class Connection:
@@ -361,7 +384,7 @@ class Connection:
         if self.open:
             self.open = False
             self._network.resets += 1
-            self._call.lost()
+            self._call.lost(self)
 
 
 class Segment(msgspec.Struct, gc=False, eq=False):
@@ -378,13 +401,14 @@ class Segment(msgspec.Struct, gc=False, eq=False):
 class Stream:
     """One direction of a connection, between two hosts: frames go in, and ``receiver`` gets them in order.
 
-    ``reverse`` is the other direction, on which acknowledgements travel.
+    ``reverse`` is the other direction, on which acknowledgements travel. ``deaf``: the receiver has died.
     """
 
     reverse: Stream
     receiver: Deliver
 
     def __init__(self, network: Network, connection: Connection, here: str, there: str, flow: str) -> None:
+        self.deaf = False
         self._network, self._connection = network, connection
         self._here, self._there, self._flow = here, there, flow
         self._version = -1
@@ -402,12 +426,15 @@ class Stream:
         network = self._network
         if self._version != network.version:
             self._find_path()
-        if self._clear and not self._unacknowledged:
+        if self._clear and not self._unacknowledged and network.unruly is None:
             arrives = departs + self._latency + OVERHEAD[int(network.random.random() * STEPS)]
             if arrives < self._last_out:
                 arrives = self._last_out
             self._last_out = arrives
             network.kernel.at(arrives, self._deliver, events)
+            return
+        if network.unruly is not None:
+            self._send_unruly(events, departs, network.unruly)
             return
         segment = Segment(events, self._size(events), departs, departs)
         self._unacknowledged.append(segment)
@@ -439,6 +466,18 @@ class Stream:
             return _SMALL
         return HEADER_BYTES + len(msgspec.msgpack.encode([_content(event) for event in events]))
 
+    def _send_unruly(self, events: list[Event], departs: Nanoseconds, unruly: Unruly) -> None:
+        """Every message for itself, and nobody asks what became of it."""
+        draw = self._network.random.random
+        for event in events:
+            while draw() >= unruly.loss:
+                arrives = self.carry(departs)
+                if arrives is not None:
+                    stray = int(draw() * unruly.stray_ns) if draw() < unruly.stray else 0
+                    self._network.kernel.at(arrives + stray, self._deliver, [event])
+                if draw() >= unruly.repeat:
+                    break
+
     # ---- when something is in the way ----------------------------------------------------------------------------
 
     def _transmit(self, segment: Segment, now: Nanoseconds) -> None:
@@ -462,7 +501,7 @@ class Stream:
             self._network.kernel.at(self._last_out, self._deliver, segment.events)
 
     def _deliver(self, events: list[Event]) -> None:
-        if self._connection.open:
+        if self._connection.open and not self.deaf:
             self.receiver(events)
 
     def _acknowledged(self, segment: Segment) -> None:

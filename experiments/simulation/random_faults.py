@@ -10,7 +10,9 @@ import msgspec
 
 from experiments.nemesis import sample
 from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Scenario
-from experiments.simulation.faults import Drift, FullDisk, Mute, Pause, SlowDisk
+from experiments.simulation.faults import CrashPoint, Disorder, Drift, FullDisk, Mute, Pause, SlowDisk
+from experiments.simulation.network import Unruly
+from experiments.simulation.world import Trap
 from topologies.impairment import Impairment
 
 T = TypeVar("T")
@@ -20,8 +22,10 @@ _MILLISECOND = 1_000_000
 #: Nothing breaks at first, and nothing is broken at the end: shares of a scenario's duration.
 QUIET_START, QUIET_END = 0.05, 0.25
 
-#: Faults of one schedule, and how long one lasts: long enough to be proved, except a kill.
-MOST_FAULTS = 6
+#: Faults of one schedule, the moments they gather around, and how near: what overlaps finds more than what does not.
+MOST_FAULTS, MOST_MOMENTS, NEAR_MS = 8, 3, 600
+
+#: How long one lasts: long enough to be proved, except a kill.
 LASTS_MS = (400, 600, 1000, 2000, 4000)
 KILLED_MS = (5, 50, 300, 1000, 3000)
 
@@ -34,12 +38,14 @@ def with_random_faults(scenario: Scenario) -> Scenario:
     random = Random(f"{scenario.seed} random faults")
     begin = int(scenario.duration * QUIET_START)
     end = int(scenario.duration * (1 - QUIET_END))
+    moments = [begin + int(random.random() * (end - begin)) for _ in range(1 + int(random.random() * MOST_MOMENTS))]
     faults: list[Any] = []
     for _ in range(1 + int(random.random() * MOST_FAULTS)):
         make = _pick(random, _KINDS)
-        at = begin + int(random.random() * (end - begin))
         lasts = _pick(random, KILLED_MS if make is _kill else LASTS_MS) * _MILLISECOND
-        faults.append(make(scenario, random, at, min(lasts, max(end - at, 5 * _MILLISECOND))))
+        at = _pick(random, moments) + int(random.random() * NEAR_MS * _MILLISECOND)
+        at = max(begin, min(at, end - lasts))
+        faults.append(make(scenario, random, at, lasts))
     expect = Expect(scenario.expect.linearizable, scenario.expect.recovery)
     return msgspec.structs.replace(scenario, faults=tuple(sorted(faults, key=lambda fault: fault.at)), expect=expect)
 
@@ -111,6 +117,16 @@ def _drift(scenario: Scenario, random: Random, at: int, lasts: int) -> Drift:
     return Drift(_some(scenario, random), _pick(random, (0.5, 0.9, 1.1, 2.0)), at, lasts)
 
 
+def _disorder(scenario: Scenario, random: Random, at: int, lasts: int) -> Disorder:
+    stray_ns = int(scenario.system.election_timeout[1] * (0.1 + 2 * random.random()))
+    return Disorder(Unruly(_pick(random, (0.0, 0.02, 0.2)), _pick(random, (0.0, 0.1)), 0.05, stray_ns), at, lasts)
+
+
+def _crash_point(scenario: Scenario, random: Random, at: int, lasts: int) -> CrashPoint:
+    longest_down = int(scenario.system.election_timeout[1] * _pick(random, (0.02, 0.2, 3.0)))
+    return CrashPoint(Trap(_pick(random, ("vote", "vote", "role", "commit")), 0.3, longest_down), at, lasts)
+
+
 #: Partitions and kills twice: most failures of real systems need no more (Alquraan et al., OSDI 2018, §5).
 _KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (
     _partition,
@@ -124,4 +140,6 @@ _KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (
     _slow_disk,
     _full_disk,
     _drift,
+    _disorder,
+    _crash_point,
 )

@@ -41,11 +41,25 @@ PROBES, PROBE_EVERY_S = 3, 0.01
 LINK_PROBES, LINK_PROBE_EVERY_NS, LINK_PROBE_BYTES = 500, 2_000_000, 60
 
 
+#: A trapped node dies within this time of what it did: before, while or after it is written and told.
+TRAP_NS = 3_000_000
+
+
+class Trap(msgspec.Struct, frozen=True):
+    """A ``share`` of the nodes that do ``event``, named as in their traces, die right then, for a while at most so
+    long.
+    """
+
+    event: str
+    share: float
+    longest_down: Nanoseconds
+
+
 class SimulatedWorld:
     """Lives in the running loop, which is a `Loop`. All that happens in it is told to ``recorder``.
 
     Beside what every world can do to its processes there are faults here that only a simulation has: `slow_disk`,
-    `fill_disk`, `set_clock`, `pause`. Each returns a handle for `lift`.
+    `fill_disk`, `set_clock`, `pause`, `set_trap`. Each returns a handle for `lift`.
     """
 
     def __init__(self, scenario: Scenario, placement: dict[str, str], recorder: Recorder) -> None:
@@ -69,6 +83,9 @@ class SimulatedWorld:
         self._died: list[WorldError] = []
         self._lifts: dict[int, Callable[[], None]] = {}
         self._lifted = 0
+        self._traps: dict[int, Trap] = {}
+        self._trapped = 0
+        self._random = Random(f"{scenario.seed} traps")
         self._killed: dict[NodeId, int] = {}
 
     # ---- coming to life ------------------------------------------------------------------------------------------
@@ -118,6 +135,8 @@ class SimulatedWorld:
             self._died.append(WorldError(f"{node} ended though nobody ended it: {why}"))
 
     def _watch(self, node: NodeId, event: Any) -> None:
+        if self._traps:
+            self._spring(node, event)
         match event:
             case trace.RoleChanged(role=role, term=term):
                 self._roles[node] = (role, term)
@@ -125,6 +144,20 @@ class SimulatedWorld:
                 self._roles[node] = ("follower", term)
             case trace.Committed(term=term):
                 self._committed_term = max(self._committed_term, term)
+
+    def _spring(self, node: NodeId, event: Any) -> None:
+        """Let the node die in a moment, if it has just done what one of the traps waits for."""
+        for trap in self._traps.values():
+            if str(event.__struct_config__.tag) == trap.event and self._random.random() < trap.share:
+                reach = int(self._random.random() * TRAP_NS)
+                self.kernel.at(self.kernel.now + reach, self._fall, (self.drivers[node], trap))
+
+    def _fall(self, fallen: tuple[Driver, Trap]) -> None:
+        driver, trap = fallen
+        if driver.alive:
+            self._kill(driver.name)
+            down = int(self._random.random() * trap.longest_down)
+            self.kernel.at(self.kernel.now + down, self._revive, driver.name)
 
     # ---- being played in (experiments.stage.Stage) ---------------------------------------------------------------
 
@@ -213,6 +246,17 @@ class SimulatedWorld:
         clock.set_rate(self.kernel.now, rate)
         return self._held(lambda: clock.set_rate(self.kernel.now, 1.0))
 
+    def set_trap(self, trap: Trap) -> int:
+        """Nodes die of what they do, until it is lifted; they are started again all the same."""
+        self._trapped += 1
+        number = self._trapped
+        self._traps[number] = trap
+
+        def lift() -> None:
+            del self._traps[number]
+
+        return self._held(lift)
+
     def _held(self, lift: Callable[[], None]) -> int:
         # Apart from the network's own handles, which count up from 1.
         handle = -1 - len(self._lifts) - self._lifted
@@ -239,17 +283,23 @@ class SimulatedWorld:
         return {name: self.network.carrier(name) for name in names}
 
     async def kill(self, node: str) -> int:
+        self._kill(node)
+        return -signal.SIGKILL
+
+    def _kill(self, node: NodeId) -> None:
         self._killed[node] = self._killed.get(node, 0) + 1
         if self.drivers[node].alive:
             self.drivers[node].stop()
-        return -signal.SIGKILL
 
     async def restart(self, node: str) -> dict[str, Any]:
         """Starts the node, unless another fault keeps it down."""
+        self._revive(node)
+        return {"incarnation": self._incarnations[node]}
+
+    def _revive(self, node: NodeId) -> None:
         self._killed[node] -= 1
         if not self._killed[node] and not self.drivers[node].alive:
             self._start(node)
-        return {"incarnation": self._incarnations[node]}
 
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
         """Some probes, one after another, from each to each; it takes longer than any repair."""
