@@ -213,8 +213,31 @@ def shell(
 
 
 @app.command()
+def path(
+    sender: Annotated[str, typer.Argument(metavar="FROM", help="The host that sends, such as h1.")],
+    receiver: Annotated[str, typer.Argument(metavar="TO", help="The host that receives, such as h9.")],
+    sport: Annotated[int, typer.Option(min=1, max=65535, help="The flow's source port.")],
+    dport: Annotated[int, typer.Option(min=1, max=65535, help="The flow's destination port.")],
+    proto: Annotated[Literal["udp", "tcp"], typer.Option(help="The flow's protocol.")] = "udp",
+    topology: Annotated[
+        str, typer.Option("--on", help="A fabric as `splitbrain topo` takes it: a scenario, a plan, a kind with sizes.")
+    ] = "leaf-spine,2,3,4",
+    as_json: AsJson = False,
+) -> None:
+    """Tell which way a flow takes through a fabric: computed where there is only one, else seen on the fabric."""
+    from experiments.path import Flow, path
+    from experiments.plans import named_plan
+
+    way = path(named_plan(topology), Flow(sender, receiver, proto, sport, dport))
+    if as_json:
+        _print_json(msgspec.to_builtins(way))
+    else:
+        console.print(f"{' → '.join(way.nodes)}  [dim]{way.how}: {way.why}[/]", soft_wrap=True)
+
+
+@app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="raft or wire.")],
+    name: Annotated[str, typer.Argument(help="Its name; one that does not exist names all.")],
     as_json: AsJson = False,
 ) -> None:
     """Measure, on this machine, what is promised; every figure beside its aim and, where there is one, a peer's."""
@@ -250,6 +273,7 @@ def _status_of(error: Exception) -> int | None:
     from experiments.folder import FolderError
     from experiments.history import HistoryError
     from experiments.models import ModelError
+    from experiments.path import PathError
     from experiments.report import ReportError
     from experiments.scenario import ScenarioError
     from experiments.stage import WorldError
@@ -280,6 +304,7 @@ def _status_of(error: Exception) -> int | None:
         (SandboxError, OS_ERROR),
         (FabricError, OS_ERROR),
         (DataplaneError, OS_ERROR),
+        (PathError, OS_ERROR),
         (ImpairError, OS_ERROR),
         (WorldError, SOFTWARE),
         (FolderError, CANNOT_CREATE),
