@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from topologies.plan import FabricPlan
@@ -192,6 +193,41 @@ def topo(
 
 
 @app.command()
+def calibrate(
+    fabric: Annotated[
+        str | None, typer.Argument(metavar="[FABRIC]", help="leaf-spine,2,3,4, or a scenario's name or file.")
+    ] = None,
+    impairments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[IMPAIRMENT]...", help='More than the scenario has: "leaf1>spine1 delay=20ms loss=1%".'
+        ),
+    ] = None,
+    lasting: Annotated[str, typer.Option("--for", help="How long each is measured.")] = "2s",
+    as_json: AsJson = False,
+) -> None:
+    """Measure what links really do when they are asked for delay, jitter, loss or a rate, with confidence intervals."""
+    from experiments.bench import machine
+    from experiments.calibrate import calibrate as measure
+    from experiments.calibrate import show
+    from topologies.units import UnitError, parse_duration
+
+    try:
+        span = parse_duration(lasting)
+    except UnitError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None
+    with errors.status("building the fabric") as status:
+        backends, found = measure(fabric, impairments or (), span, lambda text: status.update(escape(text)))
+    if as_json:
+        command = shlex.join(["splitbrain", *sys.argv[1:]])
+        calibrations = msgspec.to_builtins(found)
+        _print_json({"calibrations": calibrations, "backends": backends, "machine": machine(), "command": command})
+    else:
+        show(console, backends, found)
+    raise typer.Exit(2 if any(one.disagreements for one in found) else 0)
+
+
+@app.command()
 def shell(
     fabric: Annotated[
         str, typer.Argument(metavar="[FABRIC]", help="leaf-spine,2,3,4, or a scenario's name or file.")
@@ -276,11 +312,13 @@ def _status_of(error: Exception) -> int | None:
     from experiments.path import PathError
     from experiments.report import ReportError
     from experiments.scenario import ScenarioError
+    from experiments.shell_words import WordError
     from experiments.stage import WorldError
     from experiments.trace import TraceError
     from topologies.dataplane import DataplaneError
     from topologies.fabric import FabricError
     from topologies.impair import ImpairError
+    from topologies.impairment import ImpairmentError
     from topologies.machine import MissingTool
     from topologies.plan import PlanError
     from topologies.rpc import PrivilegeError, SandboxError
@@ -294,6 +332,8 @@ def _status_of(error: Exception) -> int | None:
         return CANNOT_CREATE if isinstance(cause, OSError) else NO_INPUT
     statuses: list[tuple[type[Exception], int]] = [
         (BenchError, USAGE),
+        (WordError, USAGE),
+        (ImpairmentError, USAGE),
         (ScenarioError, DATA),
         (HistoryError, DATA),
         (ModelError, DATA),

@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 
-from experiments.scenario import place
+from experiments.scenario import Scenario, place
 from experiments.scenario_file import load
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
-#: Kinds of fabric by name; their sizes are the parameters of the function, whole numbers in its order.
+#: Kinds of fabric by name; their sizes are what the function must be given, whole numbers in its order.
 KINDS = {"leaf-spine": LeafSpine}
 
 #: What is built where nobody says anything else: as in a scenario's ``[topology]``.
@@ -34,25 +34,32 @@ def scenario_file(name: str) -> Path:
 
 
 def named_plan(text: str) -> FabricPlan:
-    """The plan that ``text`` means: ``leaf-spine,2,3,4``, a scenario's name or file, or a plan's ``.json``.
-
-    Raises `PlanError`, `experiments.scenario.ScenarioError`, or OSError for a file that cannot be read.
-    """
+    """The plan that ``text`` means; raises as `named` does."""
     return named_fabric(text)[0]
 
 
 def named_fabric(text: str) -> tuple[FabricPlan, dict[str, str]]:
-    """The same, with the host of every node and client where a scenario says so; raises as `named_plan` does."""
+    """The same, with the host of every node and client where a scenario says so; raises as `named` does."""
+    found = named(text)
+    if isinstance(found, FabricPlan):
+        return found, {}
+    return found.plan, place(found.plan, found.system, found.workload)
+
+
+def named(text: str) -> FabricPlan | Scenario:
+    """What ``text`` means: ``leaf-spine,2,3,4``, a plan's ``.json``, or a scenario's name or file.
+
+    Raises `PlanError`, `experiments.scenario.ScenarioError`, or OSError for a file that cannot be read.
+    """
     if text.endswith(".json"):
-        return FabricPlan.from_json(Path(text).read_bytes()), {}
+        return FabricPlan.from_json(Path(text).read_bytes())
     kind, *sizes = text.split(",")
     if kind in KINDS:
-        return KINDS[kind](**_sizes(kind, sizes)), {}
+        return KINDS[kind](**_sizes(kind, sizes))
     if sizes:
         raise PlanError(f"{text!r} is no fabric: there is no kind {kind!r}, only {_usages()}")
     try:
-        scenario = load(scenario_file(text))
-        return scenario.plan, place(scenario.plan, scenario.system, scenario.workload)
+        return load(scenario_file(text))
     except FileNotFoundError as error:
         if error.filename != text or text.endswith(".toml"):
             raise
@@ -62,7 +69,7 @@ def named_fabric(text: str) -> tuple[FabricPlan, dict[str, str]]:
 
 
 def _sizes(kind: str, given: Sequence[str]) -> Mapping[str, int]:
-    names = list(signature(KINDS[kind]).parameters)
+    names = _parameters(kind)
     if not given:
         raise PlanError(f"{kind} needs its sizes: write {_usage(kind)}, such as {DEFAULT}")
     if len(given) != len(names) or not all(size.strip().isdecimal() for size in given):
@@ -71,7 +78,11 @@ def _sizes(kind: str, given: Sequence[str]) -> Mapping[str, int]:
 
 
 def _usage(kind: str) -> str:
-    return ",".join([kind, *(name.upper() for name in signature(KINDS[kind]).parameters)])
+    return ",".join([kind, *map(str.upper, _parameters(kind))])
+
+
+def _parameters(kind: str) -> list[str]:
+    return [name for name, one in signature(KINDS[kind]).parameters.items() if one.default is Parameter.empty]
 
 
 def _usages() -> str:
