@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topologies.leaf_spine import HOST_BLOCK, LeafSpine
+from topologies.draft import HOST_BLOCK
+from topologies.leaf_spine import LeafSpine
 from topologies.plan import LONGEST_INTERFACE_NAME, FabricPlan, PlanError
 
 PLANS = st.builds(LeafSpine, st.integers(1, 6), st.integers(1, 12), st.integers(1, 20))
@@ -97,5 +98,5 @@ def test_more_leaves_than_addresses_are_refused() -> None:
 
 
 def test_an_interface_name_that_linux_cannot_hold_is_refused() -> None:
-    with pytest.raises(PlanError, match=r"leaf1-eth1000001 would be longer"):
+    with pytest.raises(PlanError, match=r"leaf1-eth1000000 would be longer"):
         LeafSpine(1, 1, 1_000_000)
