@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from topologies.plan import FabricPlan, PlanError
 SCENARIOS = Path(__file__).parent / "scenarios"
 
 #: Kinds of fabric by name; their sizes are what the function must be given, whole numbers in its order.
-KINDS = {"leaf-spine": LeafSpine}
+KINDS: dict[str, Callable[..., FabricPlan]] = {"leaf-spine": LeafSpine}
 
 #: What is built where nobody says anything else: as in a scenario's ``[topology]``.
 DEFAULT = "leaf-spine,2,3,4"
