@@ -39,6 +39,9 @@ errors = Console(stderr=True, highlight=False)
 #: As in `experiments.run`, which is too heavy to import before it is needed.
 WorldName = Literal["emulated", "simulated"]
 
+#: As in `experiments.scenario`, likewise.
+RequirementName = Literal["kernel"]
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 
 
@@ -78,6 +81,9 @@ def run(
     world: Annotated[
         WorldName, typer.Option(help="Where it plays: on the real fabric, or simulated, in virtual time.")
     ] = "emulated",
+    require: Annotated[
+        RequirementName | None, typer.Option(help="Refuse to run where something would stand in for the kernel's own.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
@@ -86,6 +92,8 @@ def run(
     from experiments.scenario_file import load
 
     asked = load(_scenario_file(scenario))
+    if require is not None:
+        asked = msgspec.structs.replace(asked, requires=(require,))
     first = asked.seed if seed is None else seed
     command = shlex.join(["splitbrain", *sys.argv[1:]])
     outcomes: list[dict[str, Any]] = []
@@ -113,6 +121,9 @@ def simulate(
     random_faults: Annotated[
         bool, typer.Option("--random-faults", help="Break what each seed draws, instead of the scenario's own faults.")
     ] = False,
+    small: Annotated[
+        Path | None, typer.Option("--shrink", metavar="FILE", help="Write the first failing seed there, made small.")
+    ] = None,
     trace: Annotated[
         bool, typer.Option("--trace", help="Play the first seed only, and show all evidence of it.")
     ] = False,
@@ -136,7 +147,7 @@ def simulate(
             raise typer.BadParameter(str(error), param_hint="--until") from None
         replay(console, asked, start, random_faults, moment, trace)
         return
-    raise typer.Exit(play_all(errors if as_json else console, asked, start, seeds, random_faults, as_json))
+    raise typer.Exit(play_all(errors if as_json else console, asked, start, seeds, random_faults, as_json, small))
 
 
 @app.command()
@@ -319,7 +330,7 @@ def _status_of(error: Exception) -> int | None:
     from topologies.fabric import FabricError
     from topologies.impair import ImpairError
     from topologies.impairment import ImpairmentError
-    from topologies.machine import MissingTool
+    from topologies.machine import MissingTool, StandInError
     from topologies.plan import PlanError
     from topologies.rpc import PrivilegeError, SandboxError
 
@@ -341,6 +352,7 @@ def _status_of(error: Exception) -> int | None:
         (PlanError, DATA),
         (PrivilegeError, NO_PERMISSION),
         (MissingTool, UNAVAILABLE),
+        (StandInError, UNAVAILABLE),
         (SandboxError, OS_ERROR),
         (FabricError, OS_ERROR),
         (DataplaneError, OS_ERROR),

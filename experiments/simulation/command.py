@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -13,11 +14,22 @@ from experiments.results import exit_status
 from experiments.scenario import Scenario
 from experiments.simulation.campaign import play_seeds, prepared, summarise
 from experiments.simulation.seed import Outcome, play_traced
+from experiments.simulation.shrink import CannotWriteError, shrink, to_toml
 from experiments.simulation.telling import follow, show_summary, show_trace
 
 
-def simulate(console: Console, scenario: Scenario, first: int, seeds: int, random_faults: bool, as_json: bool) -> int:
+def simulate(
+    console: Console,
+    scenario: Scenario,
+    first: int,
+    seeds: int,
+    random_faults: bool,
+    as_json: bool,
+    small: Path | None = None,
+) -> int:
     """Play ``seeds`` seeds from ``first`` on and say what came of them; interrupted, what came of those that are done.
+
+    ``small``: where the first seed that fails is written to, made small.
 
     Returns the exit status: 0 valid, 1 a promise was broken, 2 unknown.
     """
@@ -44,7 +56,22 @@ def simulate(console: Console, scenario: Scenario, first: int, seeds: int, rando
         show_summary(console, scenario.name, outcomes, summary, took)
         if interrupted:
             console.print(f"  interrupted; go on with --from {following}")
+    if small is not None and summary.failed:
+        shrink_first(console, scenario, summary.failed[0], random_faults, small)
     return 130 if interrupted and status == 0 else status
+
+
+def shrink_first(console: Console, scenario: Scenario, seed: int, random_faults: bool, file: Path) -> None:
+    """Make the scenario of a failing ``seed`` small, and write it to ``file``."""
+    failing = prepared(scenario, seed, random_faults)
+    small = shrink(failing) or failing
+    said = f"{len(small.faults)} of {len(failing.faults)} faults, {len(small.workload.names)} clients"
+    try:
+        file.write_text(to_toml(small, f"Seed {seed} of {scenario.name}, made small."), encoding="utf-8")
+    except CannotWriteError as error:
+        console.print(f"  seed {seed} made small: {said}; {error}")
+    else:
+        console.print(f"  seed {seed} made small: {said}; see {file}", soft_wrap=True)
 
 
 def replay(
