@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import TypeAlias
 
+from topologies.draft import leaves_reached
 from topologies.plan import FabricPlan
 
 #: ``{receiver: senders}``: who drops traffic from whom (Jepsen's word and shape).
@@ -72,21 +73,14 @@ def expected_reach(
 ) -> Reach:
     """Who must hear whom: ``placement`` gives the host of each name, the grudge and the dead links take away.
 
-    A path goes up from a leaf to a spine and down to a leaf, never up again (valley-free, as the controller routes).
+    A path never passes through a leaf to another, as the controller routes (`topologies.draft.leaves_reached`).
     """
     dead = set(dead_links)
-    neighbours: dict[str, set[str]] = {}
-    for link in plan.links:
-        if link.name not in dead:
-            neighbours.setdefault(link.a.node, set()).add(link.b.node)
-            neighbours.setdefault(link.b.node, set()).add(link.a.node)
-    spines = {switch.name for switch in plan.by_role("spine")}
+    reached = {leaf: leaves_reached(plan, leaf, dead) for leaf in {plan.host(host).leaf for host in placement.values()}}
+    attached = {host for host in placement.values() if any(link.name not in dead for link in plan.links_of(host))}
 
     def linked(one: str, other: str) -> bool:
-        near, far = plan.host(one).leaf, plan.host(other).leaf
-        if near not in neighbours.get(one, ()) or far not in neighbours.get(other, ()):
-            return one == other
-        return near == far or bool(neighbours.get(near, set()) & neighbours.get(far, set()) & spines)
+        return one == other or ({one, other} <= attached and plan.host(other).leaf in reached[plan.host(one).leaf])
 
     hostile = {(placement[receiver], placement[sender]) for receiver, senders in grudge.items() for sender in senders}
     return {

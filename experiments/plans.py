@@ -10,13 +10,20 @@ from pathlib import Path
 
 from experiments.scenario import Scenario, place
 from experiments.scenario_file import load
+from topologies.graph import SingleSwitch
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
+from topologies.three_tier import FatTree, ThreeTier
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
 #: Kinds of fabric by name; their sizes are what the function must be given, whole numbers in its order.
-KINDS: dict[str, Callable[..., FabricPlan]] = {"leaf-spine": LeafSpine}
+KINDS: dict[str, Callable[..., FabricPlan]] = {
+    "leaf-spine": LeafSpine,
+    "three-tier": ThreeTier,
+    "fat-tree": FatTree,
+    "single": SingleSwitch,
+}
 
 #: What is built where nobody says anything else: as in a scenario's ``[topology]``.
 DEFAULT = "leaf-spine,2,3,4"

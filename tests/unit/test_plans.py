@@ -1,0 +1,39 @@
+"""What a person may name on a command line is a fabric, or an error that says how to write one."""
+
+from __future__ import annotations
+
+import pytest
+
+from experiments.nemesis import expected_reach
+from experiments.plans import named_plan
+from topologies.plan import PlanError
+from topologies.three_tier import FatTree
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "hosts"),
+    [
+        ("leaf-spine,2,3,4", "leaf-spine", 12),
+        ("three-tier,2,2,2,2,3", "three-tier", 12),
+        ("fat-tree,4", "fat-tree", 16),
+    ],
+)
+def test_a_kind_with_its_sizes_is_a_fabric(text: str, kind: str, hosts: int) -> None:
+    plan = named_plan(text)
+    assert (plan.kind, len(plan.hosts)) == (kind, hosts)
+
+
+def test_sizes_that_are_missing_are_asked_for_by_name() -> None:
+    with pytest.raises(PlanError, match="three-tier,SUPER_SPINES,PODS,SPINES_PER_POD,LEAVES_PER_POD,HOSTS_PER_LEAF"):
+        named_plan("three-tier,2")
+
+
+def test_what_must_be_reached_in_three_tiers_goes_by_every_way_that_is_left() -> None:
+    plan = FatTree(4)
+    placement = {"a": "h1", "b": "h16"}
+    assert expected_reach(plan, placement, {}, ["leaf1-spine1", "spine2-super3"]) == {
+        "a": {"b": True},
+        "b": {"a": True},
+    }
+    both = ["leaf1-spine1", "leaf1-spine2"]
+    assert expected_reach(plan, placement, {}, both) == {"a": {"b": False}, "b": {"a": False}}
