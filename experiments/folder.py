@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,12 @@ class Folder:
 
     def close(self) -> None:
         os.close(self._faults)
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder of a run that nothing was built for: there is nothing in it to look at."""
+        if any(path.is_dir() for path in self.path.iterdir()):
+            return
+        shutil.rmtree(self.path)
+        for parent in (self.path.parent, self.path.parent.parent):
+            with suppress(OSError):  # of other runs too
+                parent.rmdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from experiments.check import Results, judge
 from experiments.folder import SCHEMA, Folder
 from experiments.history import merge_histories
 from experiments.report import write_report
-from experiments.scenario import Fault, Scenario, place
+from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, place
 from experiments.schedule import LEAD_IN_NS, Progress, Schedule
 from experiments.stage import Stage
 
@@ -42,7 +42,7 @@ class Run:
         progress: Progress = lambda stage, detail: None,
         world: WorldName = "emulated",
     ) -> None:
-        machine = _describe_machine(world)
+        machine = _describe_machine(world, scenario.requires)
         self.scenario = scenario
         self.progress = progress
         self.placement = place(scenario.plan, scenario.system, scenario.workload)
@@ -86,6 +86,7 @@ class Run:
         except BaseException:
             await self._stack.aclose()
             self.folder.close()
+            self.folder.discard_if_empty()
             raise
         return self
 
@@ -169,13 +170,19 @@ def _make_loop(world: WorldName) -> Callable[[], asyncio.AbstractEventLoop] | No
     return None
 
 
-def _describe_machine(world: WorldName) -> dict[str, Any]:
-    """For the manifest. Raises `PrivilegeError` or `MissingTool` where there can be no such world."""
+def _describe_machine(world: WorldName, requires: Collection[Requirement]) -> dict[str, Any]:
+    """For the manifest. Raises `PrivilegeError`, `MissingTool` or `StandInError` where there can be no such world."""
     if world == "simulated":
+        if "kernel" in requires:
+            raise ScenarioError("a kernel is required, and the simulated world has none: play it in --world emulated")
         return {"versions": {"python": platform.python_version()}}
     from experiments.emulated import describe_machine, require_machine
 
     require_machine()
+    if "kernel" in requires:
+        from topologies.machine import require_kernel
+
+        require_kernel()
     return describe_machine()
 
 
