@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -16,6 +16,9 @@ from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
 from topologies.units import parse_duration
+
+#: What a run can be told not to do without.
+Requirement: TypeAlias = Literal["kernel"]
 
 #: What a fault may name instead of nodes. Roles are resolved when the fault strikes.
 ROLES = ("leader", "followers", "others", "majority", "minority")
@@ -143,6 +146,8 @@ class Topology(msgspec.Struct, frozen=True):
 
 
 class Scenario(msgspec.Struct, frozen=True):
+    """``requires``: what a run must not do without; ``kernel`` is the kernel's datapath and netem, no stand-ins."""
+
     name: str
     description: str
     seed: int
@@ -154,6 +159,7 @@ class Scenario(msgspec.Struct, frozen=True):
     expect: Expect = Expect()
     time_scale: float = 1.0
     toml: str = ""
+    requires: tuple[Requirement, ...] = ()
 
     def with_seed(self, seed: int) -> Scenario:
         return msgspec.structs.replace(self, seed=seed)

@@ -19,6 +19,7 @@ from experiments.scenario import (
     Partition,
     Raft,
     Register,
+    Requirement,
     Scenario,
     ScenarioError,
     Topology,
@@ -56,6 +57,7 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     seed = root.take("seed", _whole(0), default=1)
     duration = root.take("duration", _positive_duration, default=0, required=True)
     time_scale = root.take("time_scale", _number(0.01), default=1.0)
+    requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
     topology = _topology(root.table("topology"))
     system = _system(root.table("system"))
     workload = _workload(root.table("workload"))
@@ -81,7 +83,18 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         placed = sorted((_line_of(text, key) or 0, key, what) for key, what in problems)
         raise ScenarioError("\n".join(f"{source}:{line or 1}: {key}: {what}" for line, key, what in placed))
     scenario = Scenario(
-        name, _opening_comment(text), seed, duration, plan, system, workload, tuple(faults), expect, time_scale, text
+        name=name,
+        description=_opening_comment(text),
+        seed=seed,
+        duration=duration,
+        plan=plan,
+        system=system,
+        workload=workload,
+        faults=tuple(faults),
+        expect=expect,
+        time_scale=time_scale,
+        toml=text,
+        requires=requires,
     )
     return scale(scenario)
 
@@ -321,6 +334,11 @@ def _texts(value: object) -> tuple[str, ...]:
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return tuple(value)
     raise UnitError(f'{value!r} is not a list of names, for example ["n1", "n2"]')
+
+
+def _requirements(value: object) -> tuple[Requirement, ...]:
+    check = _choice("kernel")
+    return tuple(check(name) for name in _texts(value))
 
 
 def _groups(value: object) -> tuple[tuple[str, ...], ...]:

@@ -30,6 +30,10 @@ class MissingTool(RuntimeError):  # noqa: N818 - it names what is missing
     """Programs that are not installed; the message names them, their Debian packages and what to do."""
 
 
+class StandInError(RuntimeError):
+    """The kernel's own backends are required and it lacks some; the message names them and what to do."""
+
+
 class Tool(msgspec.Struct, frozen=True):
     """A program: the Debian package that brings it, what for, and whether no scenario runs without."""
 
@@ -172,6 +176,28 @@ def require(*names: str) -> None:
         raise MissingTool(
             f"not installed: {', '.join(missing)}; `make setup` brings it, or: apt install {' '.join(packages)}"
         )
+
+
+def require_kernel() -> None:
+    """Raise `StandInError` where something in user space would stand in for the kernel's datapath or netem.
+
+    Raises `SandboxError` where no sandbox can be made to find out.
+    """
+    network = probe_network()
+    if isinstance(network, str):
+        raise SandboxError(network)
+    lacking = kernel_lacks(network)
+    if lacking:
+        raise StandInError(
+            f"the kernel's own backends are required: {'; '.join(lacking)}; boot a kernel that has them "
+            "(vagrant/README.md, or Debian's linux-image-amd64), or do not require it"
+        )
+
+
+def kernel_lacks(network: Network) -> tuple[str, ...]:
+    """What the kernel has no backend of its own for, each in words."""
+    lacking = () if network.datapath == "system" else ("the kernel has no openvswitch module",)
+    return lacking if network.netem_missing is None else (*lacking, network.netem_missing)
 
 
 def find(name: str) -> str | None:

@@ -21,6 +21,7 @@ from topologies.machine import (
     cgroup_version,
     choices,
     cpu_model,
+    kernel_lacks,
     problems,
     require,
     version_in,
@@ -206,3 +207,11 @@ def test_a_machine_without_x86_flags_is_told_by_its_vendor_alone() -> None:
 def test_which_cgroups_are_mounted(kinds: list[str], version: str) -> None:
     mountinfo = "".join(f"36 35 98:0 / /mnt rw,noatime shared:1 - {kind} source rw\n" for kind in kinds)
     assert cgroup_version(mountinfo) == version
+
+
+@given(machines)
+def test_a_kernel_lacks_nothing_exactly_where_nothing_stands_in_for_it(machine: Machine) -> None:
+    if isinstance(machine.network, str):
+        return
+    used = {choice.feature: choice.backend for choice in choices(machine)}
+    assert (kernel_lacks(machine.network) == ()) == (used["datapath"] == "system" and used["impairment"] == "netem")

@@ -139,6 +139,13 @@ def test_clients_may_stand_beside_the_nodes() -> None:
     assert [placement[client] for client in scenario.workload.names] == ["h1", "h3", "h5", "h1"]
 
 
+def test_a_scenario_may_require_the_kernels_own_backends_and_nothing_else() -> None:
+    assert parse(SMALL).requires == ()
+    assert parse(SMALL.replace("seed = 4", 'requires = ["kernel"]')).requires == ("kernel",)
+    with pytest.raises(ScenarioError, match="requires: 'moon' is not one of kernel"):
+        parse(SMALL.replace("seed = 4", 'requires = ["moon"]'))
+
+
 def test_time_scale_stretches_every_duration() -> None:
     slow = parse(SMALL.replace("seed = 4", "seed = 4\ntime_scale = 3"))
     plain = parse(SMALL)
