@@ -2,7 +2,8 @@
 
 Load it with ``python -m controllers.launch``, or by a manager of Ryu's kind. It reads the path of the plan (JSON) from
 ``SPLITBRAIN_PLAN`` and writes `controllers.status` events to the file that ``SPLITBRAIN_STATUS`` names, or else to
-standard output. It needs no packet-in: when it is gone, the switches forward as before.
+standard output; ``SPLITBRAIN_NORTHBOUND`` (``127.0.0.1:8080``) is where `controllers.northbound` listens, if anywhere.
+It needs no packet-in: when it is gone, the switches forward as before.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ from typing import Any
 
 import msgspec
 
-from controllers import library, openflow, status
+from controllers import library, northbound, openflow, status
 from controllers.library import hub, ofp_event, ofproto, on
 from controllers.pipeline import Flow, Group, Program
-from controllers.reconcile import Effect, Read, Reconciler, Report, Send
-from topologies.plan import FabricPlan
+from controllers.reconcile import Effect, Read, Reconciler, Report, Send, State
+from topologies.plan import FAULT_COOKIE, FabricPlan
 
-PLAN, STATUS = "SPLITBRAIN_PLAN", "SPLITBRAIN_STATUS"
+PLAN, STATUS, NORTHBOUND = "SPLITBRAIN_PLAN", "SPLITBRAIN_STATUS", "SPLITBRAIN_NORTHBOUND"
 
 #: How long a controller that finds a running fabric waits for the last of its switches, before it does without.
 PATIENCE_S = 3.0
 
 #: How often it looks whether a switch that refused something is due to be told anew.
 RETRY_EVERY_S = 1.0
+
+#: How long switches have to say which faults they hold.
+ANSWER_WITHIN_S = 2.0
 
 MAIN, DEAD = library.handler.MAIN_DISPATCHER, library.handler.DEAD_DISPATCHER
 
@@ -63,7 +67,7 @@ class Fabric(library.App):
         path = os.environ.get(PLAN)
         if not path:
             raise PlanMissingError(f"{PLAN} is not set; it names the JSON file of the fabric's plan")
-        plan = FabricPlan.from_json(Path(path).read_bytes())
+        self.plan = plan = FabricPlan.from_json(Path(path).read_bytes())
         self._names = {switch.datapath_id: switch.name for switch in plan.switches}
         self._reconciler = Reconciler(plan)
         self._report = reporter(os.environ.get(STATUS))
@@ -71,7 +75,26 @@ class Fabric(library.App):
 
     def start(self) -> Any:
         hub.spawn(self._remind)
+        if where := os.environ.get(NORTHBOUND):
+            host, _, port = where.rpartition(":")
+            hub.spawn(hub.StreamServer((host, int(port)), northbound.handler(self)).serve_forever)
         return super().start()
+
+    def state(self) -> State:
+        return self._reconciler.state()
+
+    def faults(self) -> dict[str, list[Flow]]:
+        """The flows of faults in every connected switch, asked for now. Raises `northbound.UnansweredError`."""
+        asked = {name: _Question() for name in self._connections}
+        for name, question in asked.items():
+            datapath = self._connections[name].datapath
+            self._send(name, question, [openflow.flows_request(datapath, FAULT_COOKIE)])
+        deadline = time.monotonic() + ANSWER_WITHIN_S
+        while missing := [name for name, question in asked.items() if not question.answered]:
+            if time.monotonic() > deadline:
+                raise northbound.UnansweredError(f"{', '.join(missing)} did not say in time what faults they hold")
+            hub.sleep(0.002)  # os-ken's events of its own threads cannot be waited for with a limit
+        return {name: question.flows for name, question in asked.items()}
 
     def _remind(self) -> None:
         hub.sleep(PATIENCE_S)
@@ -109,7 +132,8 @@ class Fabric(library.App):
     @on(ofp_event.EventOFPFlowDescStatsReply, MAIN)
     def _on_flows(self, event: Any) -> None:
         if connection := self._connection(event.msg.datapath):
-            connection.flows += openflow.read_flows(event.msg.body)
+            question = connection.questions.get(event.msg.xid)
+            (question or connection).flows += openflow.read_flows(event.msg.body)
 
     @on(ofp_event.EventOFPGroupDescStatsReply, MAIN)
     def _on_groups(self, event: Any) -> None:
@@ -136,6 +160,11 @@ class Fabric(library.App):
                 self._carry_out(self._reconciler.described(now, name, have))
             case Send(name, _, token):
                 self._carry_out(self._reconciler.confirmed(now, name, token))
+            case _Question() as question:
+                question.answered = True
+                connection.questions = {
+                    xid: other for xid, other in connection.questions.items() if other is not question
+                }
 
     @on(ofp_event.EventOFPErrorMsg, MAIN)
     def _on_error(self, event: Any) -> None:
@@ -159,21 +188,23 @@ class Fabric(library.App):
                 case Read(name):
                     connection = self._connections[name]
                     datapath, connection.flows, connection.groups = connection.datapath, [], []
-                    self._send(effect, [openflow.flows_request(datapath), openflow.groups_request(datapath)])
+                    self._send(name, effect, [openflow.flows_request(datapath), openflow.groups_request(datapath)])
                 case Send(name, changes, _):
                     datapath = self._connections[name].datapath
-                    self._send(effect, [openflow.change_message(datapath, change) for change in changes])
+                    self._send(name, effect, [openflow.change_message(datapath, change) for change in changes])
 
-    def _send(self, effect: Read | Send, messages: list[Any]) -> None:
+    def _send(self, name: str, why: Read | Send | _Question, messages: list[Any]) -> None:
         """Send ``messages`` in one piece, then a barrier: once it is answered, the switch is done with all of them."""
-        connection = self._connections[effect.switch]
+        connection = self._connections[name]
         barrier = library.parser.OFPBarrierRequest(connection.datapath)
         packed = bytearray()
         for message in (*messages, barrier):
             connection.datapath.set_xid(message)
             message.serialize()
             packed += message.buf
-        connection.barriers[barrier.xid] = effect
+            if isinstance(why, _Question):
+                connection.questions[message.xid] = why
+        connection.barriers[barrier.xid] = why
         connection.datapath.send(packed)
 
 
@@ -184,7 +215,16 @@ class _Connection:
         self.datapath = datapath
         self.flows: list[Flow] = []
         self.groups: list[Group] = []
-        self.barriers: dict[int, Read | Send] = {}
+        self.questions: dict[int, _Question] = {}
+        self.barriers: dict[int, Read | Send | _Question] = {}
+
+
+class _Question:
+    """What somebody wants to know of a switch beside its programming, and what it has told so far."""
+
+    def __init__(self) -> None:
+        self.flows: list[Flow] = []
+        self.answered = False
 
 
 def _carries(port: Any) -> bool:

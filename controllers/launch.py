@@ -61,6 +61,9 @@ def main(argv: list[str] | None = None) -> None:
         "--listen", default="127.0.0.1:6653", type=_address, help="where switches connect [%(default)s]"
     )
     parser.add_argument("--status", type=Path, help="append status events to this file [standard output]")
+    parser.add_argument(
+        "--northbound", type=_address, help="where to answer HTTP, such as 127.0.0.1:8080 (controllers.northbound)"
+    )
     parser.add_argument("--library", choices=("ryu", "os_ken"), default="ryu", help="[%(default)s]")
     arguments = parser.parse_args(argv)
 
@@ -75,9 +78,12 @@ def main(argv: list[str] | None = None) -> None:
             arguments.status.open("a").close()
         except OSError as error:
             _fail(EX_CANTCREAT, f"cannot write the status file {arguments.status}: {error.strerror}")
-    if refusal := _bind_error(arguments.listen):
-        host, port = arguments.listen
-        _fail(EX_UNAVAILABLE, f"cannot listen on {host}:{port}: {refusal.strerror}")
+    for host, port in filter(None, (arguments.listen, arguments.northbound)):
+        if refusal := _bind_error((host, port)):
+            _fail(EX_UNAVAILABLE, f"cannot listen on {host}:{port}: {refusal.strerror}")
+    if arguments.northbound:
+        host, port = arguments.northbound
+        os.environ["SPLITBRAIN_NORTHBOUND"] = f"{host}:{port}"
     run(arguments.plan, arguments.listen, arguments.status, arguments.library)
 
 

@@ -119,9 +119,9 @@ def _masked(value: int | str) -> Any:
     return value
 
 
-def flows_request(datapath: Any) -> Any:
-    """Ask for the flows that carry our cookie."""
-    return parser.OFPFlowDescStatsRequest(datapath, cookie=FABRIC_COOKIE, cookie_mask=COOKIE_MASK)
+def flows_request(datapath: Any, cookie: int = FABRIC_COOKIE) -> Any:
+    """Ask for the flows whose cookie has the upper 16 bits of ``cookie``: ours, if no other is given."""
+    return parser.OFPFlowDescStatsRequest(datapath, cookie=cookie, cookie_mask=COOKIE_MASK)
 
 
 def groups_request(datapath: Any) -> Any:

@@ -49,6 +49,26 @@ class Report(msgspec.Struct, frozen=True):
 Effect: TypeAlias = Read | Send | Report
 
 
+class SwitchState(msgspec.Struct, frozen=True):
+    """``ready``: it has confirmed all it was sent; ``refused``: it answered something with an error since."""
+
+    name: str
+    connected: bool
+    ready: bool
+    refused: bool
+
+
+class State(msgspec.Struct, frozen=True):
+    """What is known now, and what has happened since the start; ``repair_ns`` is how long the latest repair took."""
+
+    dead: tuple[str, ...]
+    switches: tuple[SwitchState, ...]
+    repairs: int
+    changes: int
+    refusals: int
+    repair_ns: int | None
+
+
 #: How long a switch that refused a message is left before it is read and told anew; doubled each time, up to `MOST_NS`.
 RETRY_NS, MOST_NS = 1_000_000_000, 32_000_000_000
 
@@ -93,6 +113,13 @@ class Reconciler:
         self._token = 0
         self._repairing_since: int | None = None
         self._repair_changes = 0
+        self._repairs = self._changes = self._refusals = 0
+        self._repair_ns: int | None = None
+
+    def state(self) -> State:
+        switches = (SwitchState(name, side.connected, side.ready, side.refused) for name, side in self._sides.items())
+        counts = (self._repairs, self._changes, self._refusals)
+        return State(tuple(sorted(self._dead)), tuple(switches), *counts, self._repair_ns)
 
     def connected(self, now: int, name: str, up: Iterable[int]) -> list[Effect]:
         """Switch ``name`` has connected, again maybe, and its ports ``up`` carry."""
@@ -130,6 +157,7 @@ class Reconciler:
         if not side.refused:
             side.retry_at, side.retry_after = now + side.retry_after, min(2 * side.retry_after, MOST_NS)
         side.ready, side.refused = False, True
+        self._refusals += 1
         return [Report(status.Refused(now, name, reason))]
 
     def retry(self, now: int) -> list[Effect]:
@@ -188,6 +216,7 @@ class Reconciler:
                 side.awaiting = self._token
                 side.changes += len(changes)
                 self._repair_changes += len(changes)
+                self._changes += len(changes)
                 effects.append(Send(name, changes, self._token))
             elif side.awaiting is None:
                 effects += self._becomes_ready(now, side)
@@ -206,4 +235,5 @@ class Reconciler:
         if since is None or any(side.ways is None or side.awaiting is not None or side.refused for side in connected):
             return []
         self._repairing_since = None
+        self._repairs, self._repair_ns = self._repairs + 1, now - since
         return [Report(status.Repaired(now, since, tuple(sorted(self._dead)), self._repair_changes))]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
+import json
 import os
+import random
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +33,7 @@ pytestmark = pytest.mark.network
 #: What a run may wait for anything on a machine that does other things too, in seconds.
 PATIENCE = 30.0
 
+NORTHBOUND = 8080
 FLOWS = 8
 SPACING_S = 0.004
 
@@ -45,7 +50,7 @@ class Lab:
         self.plan_file.write_bytes(plan.to_json())
         if len(how) == 1:
             files = ("--plan", str(self.plan_file), "--status", str(self.status))
-            how = ("-m", "controllers.launch", *files, "--library", *how)
+            how = ("-m", "controllers.launch", *files, "--northbound", f"127.0.0.1:{NORTHBOUND}", "--library", *how)
         self.argv = [sys.executable, *how]
         self.start_controller()
 
@@ -60,6 +65,22 @@ class Lab:
     async def build(self) -> None:
         self.fabric.start()
         await self.fabric.wait_ready(PATIENCE)
+
+    def get(self, page: str) -> tuple[int, bytes]:
+        """Status and body of what the controller answers to a GET."""
+        connection = http.client.HTTPConnection("127.0.0.1", NORTHBOUND, timeout=PATIENCE)
+        connection.request("GET", page)
+        reply = connection.getresponse()
+        return reply.status, reply.read()
+
+    def babble(self, port: int, sentences: list[bytes]) -> None:
+        """Connect to the controller's ``port`` and say each of these, a connection for every one."""
+        for sentence in sentences:
+            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as peer, contextlib.suppress(OSError):
+                peer.sendall(sentence)
+                peer.settimeout(0.05)
+                while peer.recv(1 << 16):
+                    pass
 
     def events(self) -> list[status.Event]:
         return status.read(self.status.read_bytes()) if self.status.exists() else []
@@ -295,6 +316,54 @@ def test_a_controller_that_comes_back_puts_right_what_was_lost_or_failed_while_i
     assert lab.call_sync("unreachable") == []
     lab.call_sync("restore", "leaf2-spine3")
     wait_for(lab, repaired(), seen)
+
+
+def test_the_controller_answers_over_http_what_the_switches_hold_and_told(lab: Sandbox) -> None:
+    lab.call_sync("drop", "h1", "h4")
+    page = json.loads(lab.call_sync("get", "/partitions")[1])
+    assert [rules["deaf"] for rules in page["partitions"]] == [{"h1": ["h4"]}]
+    lab.call_sync("lift")
+    assert json.loads(lab.call_sync("get", "/partitions")[1]) == {"partitions": []}
+    seen = len(lab.call_sync("events"))
+    lab.call_sync("cut", "leaf1-spine2")
+    wait_for(lab, repaired("leaf1-spine2"), seen)
+    links = json.loads(lab.call_sync("get", "/links")[1])["links"]
+    assert [link["name"] for link in links if not link["up"]] == ["leaf1-spine2"]
+    assert len(json.loads(lab.call_sync("get", "/paths/h1/h4")[1])["paths"]) == 3
+    assert b'splitbrain_link_up{link="leaf1-spine2"} 0' in lab.call_sync("get", "/metrics")[1]
+    assert lab.call_sync("get", "/nothing")[0] == 404
+    lab.call_sync("restore", "leaf1-spine2")
+    wait_for(lab, repaired(), seen)
+
+
+def test_peers_that_talk_nonsense_change_nothing(lab: Sandbox) -> None:
+    rng = random.Random(7)
+    hello = struct.pack("!BBHI", 6, 0, 8, 1)
+    features = struct.pack("!BBHIQIBBHII", 6, 6, 32, 2, 0x1001, 0, 254, 0, 0, 0, 0)  # leaf1, as it says
+    nonsense = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0" * 64,
+        b"\xff" * 64,
+        struct.pack("!BBHI", 6, 0, 0, 1),
+        struct.pack("!BBHI", 99, 200, 8, 1),
+        hello + struct.pack("!BBHI", 6, 6, 9, 2) + b"x",
+        hello + features[:20],
+        hello + features + struct.pack("!BBHIHHI", 6, 19, 16, 3, 13, 0, 0) + rng.randbytes(200),
+        *(hello + rng.randbytes(rng.randrange(400)) for _ in range(10)),
+    ]
+    lab.call_sync("babble", 6653, nonsense)
+    lab.call_sync("babble", NORTHBOUND, nonsense)
+    assert lab.call_sync("unreachable") == []
+    deadline = time.monotonic() + PATIENCE
+    while not all(switch["ready"] for switch in json.loads(lab.call_sync("get", "/switches")[1])["switches"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    seen = len(lab.call_sync("events"))
+    lab.call_sync("cut", "leaf2-spine1")
+    wait_for(lab, repaired("leaf2-spine1"), seen)
+    lab.call_sync("restore", "leaf2-spine1")
+    wait_for(lab, repaired(), seen)
+    assert lab.call_sync("unreachable") == []
 
 
 def _matching(cookie: int, dump: str) -> list[str]:
