@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import random
 from collections import Counter
 
 import msgspec
@@ -272,3 +274,42 @@ def test_a_spine_holds_one_rule_a_leaf_and_no_group() -> None:
 @pytest.mark.parametrize(("dead", "ways"), [((), 4), (("leaf2-spine1",), 3), (("leaf1-spine1", "leaf2-spine4"), 2)])
 def test_a_leaf_leaves_out_spines_that_lost_the_destination(dead: tuple[str, ...], ways: int) -> None:
     assert len(routes(LeafSpine(4, 2, 1), dead)["leaf1"]["leaf2"]) == ways
+
+
+def weighted(plan: FabricPlan, weights: dict[str, int]) -> FabricPlan:
+    links = tuple(msgspec.structs.replace(link, weight=weights.get(link.name, link.weight)) for link in plan.links)
+    return msgspec.structs.replace(plan, links=links)
+
+
+@pytest.mark.parametrize(
+    ("weights", "dead", "expected"),
+    [
+        ({}, (), [1, 1, 1]),
+        ({"leaf1-spine1": 3}, (), [1, 1, 1]),  # spine1 cannot pass on more than the others
+        ({"leaf1-spine1": 3, "leaf2-spine1": 3}, (), [3, 1, 1]),
+        ({"leaf2-spine1": 40, "leaf1-spine1": 40, "leaf1-spine2": 10, "leaf2-spine2": 20}, (), [40, 10, 1]),
+        ({f"leaf{leaf}-spine{spine}": 10 for leaf in (1, 2) for spine in (1, 2, 3)}, (), [1, 1, 1]),
+        ({"leaf1-spine1": 3, "leaf2-spine1": 3}, ("leaf2-spine2",), [3, 1]),
+    ],
+)
+def test_flows_spread_by_what_the_narrowest_link_of_each_way_carries(
+    weights: dict[str, int], dead: tuple[str, ...], expected: list[int]
+) -> None:
+    plan = weighted(LeafSpine(3, 2, 1), weights)
+    assert [hop.weight for hop in routes(plan, dead)["leaf1"]["leaf2"]] == expected
+    [group] = programs(plan, dead)["leaf1"].groups
+    assert [bucket.weight for bucket in group.buckets] == expected
+
+
+@unhurried
+@given(broken_plans, st.randoms(use_true_random=False))
+def test_weights_change_shares_but_never_which_ways_there_are(
+    broken: tuple[FabricPlan, frozenset[str]], rng: random.Random
+) -> None:
+    plan, dead = broken
+    uneven = routes(weighted(plan, {link.name: rng.randint(1, 100) for link in plan.links}), dead)
+    for name, ways in routes(plan, dead).items():
+        for goal, hops in ways.items():
+            assert [hop.link for hop in uneven[name][goal]] == [hop.link for hop in hops]
+            assert math.gcd(*(hop.weight for hop in uneven[name][goal])) == 1
+            assert {hop.weight for hop in hops} == {1}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.pipeline import Program, programs
-from controllers.reconcile import Effect, Read, Reconciler, Report, Send
+from controllers.reconcile import RETRY_NS, Effect, Read, Reconciler, Report, Send
 from controllers.status import Disconnected, Event, LinkDown, LinkUp, Ready, Refused, Repaired, read
 from tests.unit.fake_switch import FakeFabric
 from topologies.leaf_spine import LeafSpine
@@ -253,6 +253,32 @@ def test_a_switch_that_refuses_a_message_is_not_called_ready_nor_its_repair_done
     network.connect("leaf1")
     network.settle()
     assert {type(event) for event in network.reported[-2:]} == {Ready, Repaired}
+
+
+def test_what_a_switch_refused_is_read_and_sent_anew_until_it_takes_it_more_and_more_seldom() -> None:
+    network = running(LeafSpine(2, 2, 1))
+    network.connect_all()
+    network.set_link("leaf1-spine1", up=False)
+    network.queues["leaf2"].clear()  # it did nothing of that, and says so
+    network.take(network.reconciler.refused(10, "leaf2", "OFPET_BAD_REQUEST OFPBRC_EPERM"))
+    network.settle()
+    assert not network.holds({"leaf1-spine1"})
+    assert network.reconciler.retry(9 + RETRY_NS) == []
+    [read_it] = network.reconciler.retry(10 + RETRY_NS)
+    assert read_it == Read("leaf2")
+    assert network.reconciler.retry(11 + RETRY_NS) == [], "it is being read already"
+    later = 20 + RETRY_NS
+    network.take(network.reconciler.refused(later, "leaf2", "OFPET_BAD_REQUEST OFPBRC_EPERM"))
+    network.take([read_it])
+    network.queues["leaf2"].popleft()
+    network.take(network.reconciler.described(later, "leaf2", network.fabric.switches["leaf2"].program))
+    network.queues["leaf2"].clear()
+    assert network.reconciler.retry(later + RETRY_NS) == []
+    network.take(network.reconciler.retry(later + 2 * RETRY_NS))
+    network.settle()
+    assert network.holds({"leaf1-spine1"})
+    assert {type(event) for event in network.reported[-2:]} == {Ready, Repaired}
+    assert network.reconciler.state().refusals == 2
 
 
 def test_a_status_file_is_read_up_to_the_line_that_is_still_being_written() -> None:
