@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
+    from experiments.scenario import Scenario
     from topologies.plan import FabricPlan
 
 USAGE, DATA, NO_INPUT, UNAVAILABLE, SOFTWARE, OS_ERROR, CANNOT_CREATE, IO_ERROR, NO_PERMISSION = (
@@ -84,6 +85,9 @@ def run(
     require: Annotated[
         RequirementName | None, typer.Option(help="Refuse to run where something would stand in for the kernel's own.")
     ] = None,
+    pcap: Annotated[
+        list[str] | None, typer.Option(metavar="LINK", help="Capture this link or direction; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
@@ -94,6 +98,8 @@ def run(
     asked = load(_scenario_file(scenario))
     if require is not None:
         asked = msgspec.structs.replace(asked, requires=(require,))
+    if pcap:
+        asked = _capturing(asked, pcap, world)
     first = asked.seed if seed is None else seed
     command = shlex.join(["splitbrain", *sys.argv[1:]])
     outcomes: list[dict[str, Any]] = []
@@ -374,6 +380,17 @@ def _in_words(error: Exception) -> str:
         where = f" at {error.filename}" if error.filename else ""
         return f"no space left on device{where}; free some, or choose another place with --out DIR"
     return str(error)
+
+
+def _capturing(asked: Scenario, links: list[str], world: WorldName) -> Scenario:
+    from experiments.scenario import directions
+    from topologies.machine import require
+
+    if world == "simulated":
+        raise typer.BadParameter("a simulated network has no packets to capture", param_hint="--pcap")
+    captures = tuple(directions(asked.plan, links))
+    require("tcpdump")
+    return msgspec.structs.replace(asked, captures=captures)
 
 
 def _scenario_file(name: str) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from experiments import pcap
 from experiments.folder import Folder
 from experiments.inside import Inside
 from experiments.metrics import Metrics, Sample
@@ -75,6 +76,8 @@ class EmulatedWorld:
         self._deaths: list[Death] = []
         self._exits: dict[str, asyncio.Future[int]] = {}
         self._busy: list[float] = []
+        self._capturing: list[str] = []
+        self._epoch = 0
         self._sampler: asyncio.Task[None] | None = None
 
     # ---- coming to life ------------------------------------------------------------------------------------------
@@ -107,13 +110,16 @@ class EmulatedWorld:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._died.clear()
-        self._expected_exits.update(self.nodes, self.clients)
+        captures = [pcap.process_of(direction) for direction in self._capturing]
+        self._expected_exits.update(self.nodes, self.clients, captures)
         try:
             await self._stop_sampling()
             if error is None:
-                await self._sandbox.call("end", [*self.nodes, *self.clients])
+                await self._sandbox.call("end", [*self.nodes, *self.clients, *captures])
         finally:
             await self._stack.aclose()
+            epoch = time.time_ns() - time.monotonic_ns() + self._epoch
+            pcap.annotate(self.folder.path, self._capturing, epoch)
 
     async def settle(self) -> dict[str, Any]:
         """Wait until every host reaches every other and a leader has committed in its own term.
@@ -136,12 +142,32 @@ class EmulatedWorld:
             self.watch.update()
             leader = self.leader()
             if leader is not None and self.watch.committed[0] == self.watch.roles[leader][1]:
+                await self._start_captures(deadline)
                 return calibration
             if time.monotonic() > deadline:
                 raise WorldError(
                     f"no leader after {patience:.0f} s on an unbroken network; see {self.folder.path}/nodes/*/log"
                 )
             await asyncio.sleep(0.01)
+
+    async def _start_captures(self, deadline: float) -> None:
+        """Capture what the scenario asks for; returns when every tcpdump listens."""
+        if self.scenario.captures:
+            self.folder.directory("pcap")
+        for direction in self.scenario.captures:
+            host = self.plan.ends(direction)[1].node
+            where = host if host in {host.name for host in self.plan.hosts} else None
+            argv = pcap.recorder(self.plan, self.folder.path, direction)
+            log = pcap.log_of(self.folder.path, direction)
+            await self._sandbox.call("spawn", pcap.process_of(direction), where, argv, log)
+            self._capturing.append(direction)
+        for direction in self._capturing:
+            log = pcap.log_of(self.folder.path, direction)
+            while "listening on" not in log.read_text(errors="replace"):
+                self.check()
+                if time.monotonic() > deadline:
+                    raise WorldError(f"tcpdump did not begin to capture {direction}; see {log}")
+                await asyncio.sleep(0.01)
 
     # ---- processes -----------------------------------------------------------------------------------------------
 
@@ -180,6 +206,7 @@ class EmulatedWorld:
     def _ended_by_itself(self, name: str, status: int) -> None:
         room = "nodes" if name in self.nodes else "clients" if name in self.clients else ""
         log = self.folder.path / room / name / "log" if room else self.folder.path / "fabric" / f"{name}.log"
+        log = {pcap.process_of(way): pcap.log_of(self.folder.path, way) for way in self._capturing}.get(name, log)
         said = _last_line(log)
         if os.statvfs(self.folder.path).f_bavail == 0:
             why = f"no space left on device: {self.folder.path}; free some, or choose another place with --out DIR"

@@ -146,7 +146,10 @@ class Topology(msgspec.Struct, frozen=True):
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """``requires``: what a run must not do without; ``kernel`` is the kernel's datapath and netem, no stand-ins."""
+    """``requires``: what a run must not do without; ``kernel`` is the kernel's datapath and netem, no stand-ins.
+
+    ``captures`` are the directions whose packets are written into ``pcap/``; only in the emulated world are there any.
+    """
 
     name: str
     description: str
@@ -160,6 +163,7 @@ class Scenario(msgspec.Struct, frozen=True):
     time_scale: float = 1.0
     toml: str = ""
     requires: tuple[Requirement, ...] = ()
+    captures: tuple[str, ...] = ()
 
     def with_seed(self, seed: int) -> Scenario:
         return msgspec.structs.replace(self, seed=seed)
