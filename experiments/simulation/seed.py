@@ -78,7 +78,7 @@ def play_seed(scenario: Scenario) -> Outcome:
 def play_traced(scenario: Scenario, until: Nanoseconds | None = None) -> tuple[TextRecorder, Nanoseconds]:
     """Play ``scenario`` and keep every line of evidence, up to ``until`` of the scenario's time; with its epoch."""
     recorder = TextRecorder()
-    played = _play(scenario, recorder, until)
+    played = _play(scenario, recorder, None if until is not None and until >= scenario.duration else until)
     return recorder, played.epoch
 
 
