@@ -72,7 +72,13 @@ class Unsure(msgspec.Struct, frozen=True, array_like=True, tag="??"):
     reason: str
 
 
-Result: TypeAlias = Done | Refused | NotLeader | Unsure
+class Busy(msgspec.Struct, frozen=True, array_like=True, tag="busy"):
+    """This node leads but did not take the request now: nothing happened. Ask it again after a pause."""
+
+    reason: str
+
+
+Result: TypeAlias = Done | Refused | NotLeader | Unsure | Busy
 
 _DONE = Done()
 

@@ -4,9 +4,10 @@ What it promises, as long as no node lies and no disk forgets what it said was w
 that was answered with `Done` is never lost, takes effect once however often it was sent, and is seen by every read
 that starts after. It is available while a majority of the voters can talk to each other.
 
-Where to read: `core.Raft` is the protocol; `log`, `progress` and `quorum` are its parts, each without knowledge of the
-others; `messages` is what goes over the wire and onto the disk; `trace` is the evidence it leaves, `invariants` what
-must hold at any moment.
+Where to read: `core.Raft` is the protocol, in layers: `node`, `election`, `replication`, `reads`, `transfer`; `log`,
+`progress` and `quorum` are its parts, each without knowledge of the others; `messages` is what goes over the wire and
+onto the disk; `trace` is the evidence it leaves, `invariants` what must hold at any moment. `docs/raft.md` says which
+rule is where.
 
 Sources: Ongaro & Ousterhout, In Search of an Understandable Consensus Algorithm (2014), "the paper"; Ongaro,
 Consensus: Bridging Theory and Practice (2014), "the thesis".
@@ -14,9 +15,10 @@ Consensus: Bridging Theory and Practice (2014), "the thesis".
 
 from apps.raft.config import RaftConfig, RaftConfigError
 from apps.raft.core import Contradiction, Raft, RecoveryError, Role
-from apps.raft.messages import Entry, HardState, Message, Record
+from apps.raft.messages import Command, Entry, HardState, Message, Record, TransferLeadership
 
 __all__ = [
+    "Command",
     "Contradiction",
     "Entry",
     "HardState",
@@ -27,4 +29,5 @@ __all__ = [
     "Record",
     "RecoveryError",
     "Role",
+    "TransferLeadership",
 ]

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from apps.process import Nanoseconds
 
 MILLISECOND = 1_000_000
+
+
+_AT_LEAST_ONE = (
+    "max_batch_entries",
+    "max_batch_bytes",
+    "max_inflight",
+    "max_uncommitted_entries",
+    "max_uncommitted_bytes",
+)
 
 
 class RaftConfigError(ValueError):
@@ -25,6 +36,12 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     §6.2). Without it, a node that hears the leader but is not heard by it can keep all others waiting for ever.
     ``max_batch_entries``, ``max_batch_bytes``: limits of one `Append`; an entry larger than the second goes alone.
     ``max_inflight``: how many `Append` a follower may be behind with its answers before the leader waits for it.
+    ``max_uncommitted_entries``, ``max_uncommitted_bytes``: with so much in its log that is not committed yet, a leader
+    takes no further write (`kv.Busy`): memory stays bounded when followers are slow or gone.
+    ``reads``: how a leader makes sure that it still is one, by a round of heartbeats or by a lease (`apps.raft.reads`).
+    ``clock_drift_bound``: for leases, by what share one node's clock may run faster than another's. Oscillators differ
+    by 0.0002 at most, so that most of the default is for clocks that are being corrected.
+    ``follower_reads``: a follower answers reads too, having asked the leader how far it must be.
     """
 
     election_timeout: tuple[Nanoseconds, Nanoseconds] = (150 * MILLISECOND, 300 * MILLISECOND)
@@ -34,6 +51,11 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_batch_entries: int = 1024
     max_batch_bytes: int = 1 << 20
     max_inflight: int = 64
+    max_uncommitted_entries: int = 100_000
+    max_uncommitted_bytes: int = 64 << 20
+    reads: Literal["read_index", "lease"] = "read_index"
+    clock_drift_bound: float = 0.05
+    follower_reads: bool = False
 
     def __post_init__(self) -> None:
         shortest, longest = self.election_timeout
@@ -44,6 +66,13 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"heartbeat_interval is {self.heartbeat_interval} ns; it must be above 0 and below the shortest "
                 f"election_timeout of {shortest} ns, or followers take a healthy leader for dead"
             )
-        for name in ("max_batch_entries", "max_batch_bytes", "max_inflight"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise RaftConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.clock_drift_bound < 1:
+            raise RaftConfigError(f"clock_drift_bound is {self.clock_drift_bound}; it must be from 0 to below 1")
+
+    @property
+    def lease(self) -> Nanoseconds:
+        """For how long after a heartbeat that a majority answered nobody else can have been elected."""
+        return int(self.election_timeout[0] / (1 + self.clock_drift_bound))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from apps import kv
 from apps.process import NodeId
 
 
@@ -36,12 +37,16 @@ Record: TypeAlias = HardState | Entry
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="V", gc=False):
-    """``pre``: a question only (thesis §9.6); ``term`` is then the one its sender would stand in."""
+    """``pre``: a question only (thesis §9.6); ``term`` is then the one its sender would stand in.
+
+    ``handed_over``: the leader itself asked for this election (`TimeoutNow`), so that it is heard is no reason to deny.
+    """
 
     term: int
     last_index: int
     last_term: int
     pre: bool
+    handed_over: bool = False
 
 
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag="v", gc=False):
@@ -97,4 +102,49 @@ class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=F
     round: int
 
 
-Message: TypeAlias = RequestVote | VoteReply | Append | AppendReply | AppendRejected | Heartbeat | HeartbeatReply
+class ReadIndex(msgspec.Struct, frozen=True, array_like=True, tag="R", gc=False):
+    """A follower asks how far it must apply before it may answer reads (thesis §6.4). ``number``: its own, rising."""
+
+    term: int
+    number: int
+
+
+class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
+    """Whoever has applied up to ``index`` may answer what came in before question ``number`` was asked."""
+
+    term: int
+    number: int
+    index: int
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag="T", gc=False):
+    """The leader of ``term`` wants this node to stand for election at once (thesis §3.10)."""
+
+    term: int
+
+
+Message: TypeAlias = (
+    RequestVote
+    | VoteReply
+    | Append
+    | AppendReply
+    | AppendRejected
+    | Heartbeat
+    | HeartbeatReply
+    | ReadIndex
+    | ReadIndexReply
+    | TimeoutNow
+)
+
+
+class TransferLeadership(msgspec.Struct, frozen=True, array_like=True, tag="transfer"):
+    """A request to the leader: let ``to`` lead (thesis §3.10).
+
+    `kv.Done` once ``to`` leads, `kv.Refused` if it will not by this request, `kv.Unsure` if nobody knows.
+    """
+
+    to: NodeId
+
+
+#: What clients may ask of a node.
+Command: TypeAlias = kv.Command | TransferLeadership

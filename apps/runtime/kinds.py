@@ -59,7 +59,7 @@ def kind_of(config: Config) -> Kind:
 def raft(config: Config, core: type[Raft] | None = None) -> Kind:
     """A Raft node; ``core``: another class than ours with its constructor, for a kind of one's own."""
     from apps import kv
-    from apps.raft import Message, Raft, RaftConfig, Record
+    from apps.raft import Command, Message, Raft, RaftConfig, Record
 
     _needs_listen(config)
     settings = parameters(config, RaftConfig)
@@ -68,7 +68,7 @@ def raft(config: Config, core: type[Raft] | None = None) -> Kind:
         make=lambda: (core or Raft)(config.node, config.nodes, settings, _random(config)),
         message=Message,
         record=Record,
-        command=kv.Command,
+        command=Command,
         result=kv.Result,
     )
 

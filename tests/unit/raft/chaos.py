@@ -9,7 +9,7 @@ import importlib
 import random
 import sys
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -116,6 +116,9 @@ class Client:
             case kv.Unsure(_):
                 self._send()
                 return
+            case kv.Busy(_):
+                self._chaos.cluster.call(5, self._send)
+                return
         self._chaos.cluster.call(self._chaos.random.random() * self._chaos.pause, self.begin)
 
 
@@ -127,6 +130,8 @@ class Chaos:
         self._theme = self.pick(("anything", "anything", "deposed leaders", "contested votes"))
         contested = self._theme == "contested votes"
         shortest = self.pick((30, 60, 150)) * MS
+        modes = random.Random(f"{seed} modes")
+        reads: Literal["read_index", "lease"] = "lease" if modes.random() < 0.4 and not contested else "read_index"
         self.config = RaftConfig(
             election_timeout=(shortest, shortest + shortest // self.pick((1, 2, 10))),
             heartbeat_interval=shortest // 3,
@@ -134,7 +139,12 @@ class Chaos:
             check_quorum=self.random.random() < 0.5,
             max_batch_entries=self.pick((1, 3, 1000)),
             max_inflight=self.pick((1, 2, 50)),
+            max_uncommitted_entries=2 if modes.random() < 0.2 and not contested else 100_000,
+            reads=reads,
+            follower_reads=modes.random() < 0.5 and not contested,
         )
+        self._transfers = 0.0 if modes.random() < 0.5 or contested else 5.0  # election timeouts between two, on average
+        self._modes = modes
         self._span = self.config.election_timeout[1] / MS  # what everything else is measured in
         self.conditions = Conditions(
             stray=self.pick((0.0, 0.05)),
@@ -152,6 +162,10 @@ class Chaos:
             make=make,
             conditions=self.conditions,
         )
+        if reads == "lease":
+            self.cluster.rates = {
+                name: 1 + modes.random() * self.config.clock_drift_bound for name in self.cluster.names
+            }
         self.patience = 2 * self._span
         self.pause = 0.2 * self._span
         self.values = 0
@@ -179,6 +193,8 @@ class Chaos:
         for number, reads in enumerate((1.0, 0.5, 0.2, 0.0)):
             self.cluster.call(self.random.random() * self._span, Client(f"c{number}", self, reads).begin)
         self.cluster.call(self._span, self._fault)
+        if self._transfers:
+            self.cluster.call(self._span, self._transfer)
         self.cluster.run(timeouts * self._span)
         self.is_over = True
         self.cluster.passes = lambda sender, to, message: True
@@ -217,6 +233,13 @@ class Chaos:
                     self._crash(name)
         cluster.call(self.random.random() * 4 * self._span, self._fault)
 
+    def _transfer(self) -> None:
+        if self.is_over:
+            return
+        names = self.cluster.names
+        self.cluster.transfer(self.cluster.leader or names[0], names[int(self._modes.random() * len(names))])
+        self.cluster.call(self._modes.random() * 2 * self._transfers * self._span, self._transfer)
+
     def _crash(self, name: str) -> None:
         if self.cluster.nodes[name].alive:
             self.cluster.crash(name)
@@ -237,7 +260,7 @@ class Chaos:
         return True
 
     def _on_reply(self, reply: Reply) -> None:
-        client = self.waiting.get(reply.request)
+        client = self.waiting.get(reply.request) if reply.client != "client" else None
         if client and self.arrives():
             self.cluster.call(self.client_delay(), lambda: client.answered(reply.request, reply.result))
 

@@ -11,6 +11,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from apps import kv
@@ -29,7 +30,7 @@ from apps.process import (
     Trace,
     step,
 )
-from apps.raft import Raft, RaftConfig, Role
+from apps.raft import Command, Raft, RaftConfig, Role, TransferLeadership
 from apps.raft.invariants import Invariants, Violation
 
 MS = 1_000_000
@@ -65,6 +66,7 @@ class Node:
 class Cluster:
     """``make`` builds a node's core, `Raft` or a mutant of it. ``records``: what is on the nodes' disks at the start.
 
+    ``rates``: how fast a node's clock runs, 1 where none is named.
     ``passes(sender, to, message)``: a test's own say in what the network takes, besides partitions and conditions.
     ``violations`` collects what `Invariants` found, ``replies`` what clients were answered, by request number.
     """
@@ -78,12 +80,14 @@ class Cluster:
         make: type[Raft] = Raft,
         conditions: Conditions = Conditions(),
         records: dict[str, Sequence[Any]] | None = None,
+        rates: dict[str, float] | None = None,
     ) -> None:
         self.names = list(names)
         self.config = config or RaftConfig()
         self.random = random.Random(seed)
         self.conditions = conditions
         self.now = 0
+        self.rates = rates or {}
         self.invariants = Invariants()
         self.violations: list[Violation] = []
         self.replies: dict[int, kv.Result] = {}
@@ -142,10 +146,18 @@ class Cluster:
     def elect(self, name: str) -> None:
         """Let the election timeout of ``name`` run out now."""
         core = self.core(name)
-        core._contact = self.now - core._timeout
+        core._contact = self.clock(name) - core._timeout
         self.nodes[name].timers["election"] = self._at(self.now, name, TimerFired("election"))
 
-    def request(self, name: str, command: kv.Command) -> int:
+    def clock(self, name: str) -> int:
+        """What the time is for a node, in nanoseconds."""
+        return int(self.now * self.rates.get(name, 1.0))
+
+    def transfer(self, name: str, to: str) -> int:
+        """Ask a node to give its leadership to another; the answer will be in ``replies``."""
+        return self.request(name, TransferLeadership(to))
+
+    def request(self, name: str, command: Command) -> int:
         """Hand ``command`` to a node; the answer will be in ``replies`` under the number returned."""
         self._requests += 1
         self.deliver(name, Requested("client", self._requests, command))
@@ -252,7 +264,7 @@ class Cluster:
     def _step(self, name: str, node: Node, events: list[Event]) -> None:
         self.steps += 1
         try:
-            effects = step(node.core, self.now, events)
+            effects = step(node.core, self.clock(name), events)
         except Exception as error:  # whatever a core raises is a finding, and the end of its process
             place = traceback.extract_tb(error.__traceback__)[-1]
             self.violations.append(Violation(type(error).__name__, f"{error}, in {place.name}"))
@@ -263,7 +275,9 @@ class Cluster:
                 case Send(to, message):
                     self._send(name, to, message)
                 case SetTimer(timer, after):
-                    node.timers[timer] = self._at(self.now + after, name, TimerFired(timer))
+                    node.timers[timer] = self._at(
+                        self.now + ceil(after / self.rates.get(name, 1.0)), name, TimerFired(timer)
+                    )
                 case CancelTimer(timer):
                     node.timers[timer] = -1
                 case Persist(token, _):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from apps import kv
-from apps.process import NodeId
+from apps.process import NodeId, Started
 from apps.raft import Entry, Raft, Record
 from apps.raft.messages import AppendReply, HardState, HeartbeatReply, RequestVote
 
@@ -119,9 +119,52 @@ class _Forgetful(kv.Store):
 class AppliesRetriesAgain(Raft):
     """Has no sessions: a command that was sent twice takes effect twice."""
 
-    def _on_started(self, event: object) -> None:
+    def _on_started(self, event: Started) -> None:
         self.store = _Forgetful()
-        super()._on_started(event)  # type: ignore[arg-type]
+        super()._on_started(event)
+
+
+class CountsLeaseFromTheAnswer(Raft):
+    """Takes its lease to begin when a majority's answers come, not when it asked."""
+
+    def _on_heartbeat_reply(self, sender: NodeId, reply: HeartbeatReply) -> None:
+        before = self._confirmed_round()
+        super()._on_heartbeat_reply(sender, reply)
+        if self._confirmed_round() > before:
+            self._holds_lease()
+            self._lease_ends = self._now + self._config.lease
+
+
+class KeepsLeaseInTransfer(Raft):
+    """Goes on answering from its lease when it has told another node to take over."""
+
+    def _hand_over(self) -> None:
+        super()._hand_over()
+        self._lease_given_up = False
+
+
+class ForgetsLeaseOnRestart(Raft):
+    """Votes as soon as it is back, though it may have answered a heartbeat just before it went."""
+
+    def _on_started(self, event: Started) -> None:
+        super()._on_started(event)
+        self._heard = None
+
+
+class ReadsBeforeItApplies(Raft):
+    """A follower that answers a read as soon as it knows how far it must apply, without doing so."""
+
+    def _answer_forwarded(self) -> None:
+        self._ready = [(0, reads) for _, reads in self._ready]
+        super()._answer_forwarded()
+
+
+class NumbersReadsFromOne(Raft):
+    """A follower that numbers its questions to the leader from 1 in every incarnation."""
+
+    def _next_number(self) -> int:
+        self._last_number += 1
+        return self._last_number
 
 
 MUTANTS: tuple[type[Raft], ...] = (
@@ -138,4 +181,9 @@ MUTANTS: tuple[type[Raft], ...] = (
     ReadsBeforeItsTermCommits,
     CountsWhatWasSent,
     AppliesRetriesAgain,
+    CountsLeaseFromTheAnswer,
+    KeepsLeaseInTransfer,
+    ForgetsLeaseOnRestart,
+    ReadsBeforeItApplies,
+    NumbersReadsFromOne,
 )

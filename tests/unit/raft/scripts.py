@@ -7,7 +7,7 @@ from typing import Any
 
 from apps import kv
 from apps.raft import Entry, HardState, Raft, RaftConfig
-from apps.raft.messages import Append, HeartbeatReply, RequestVote
+from apps.raft.messages import Append, HeartbeatReply, ReadIndexReply, RequestVote
 from tests.unit.raft.cluster import MS, Cluster, Conditions
 
 PLAIN = RaftConfig(pre_vote=False, check_quorum=False)
@@ -192,3 +192,111 @@ def partial_partition(config: RaftConfig, links: Iterable[tuple[str, ...]], lead
         cluster.crash(dead)
     cluster.partition(*links)
     return cluster
+
+
+LEASE = RaftConfig(reads="lease", check_quorum=False)
+
+
+def lease_and_late_answers(make: type[Raft]) -> tuple[Cluster, int]:
+    """A leader is cut off just after a heartbeat, the answers to it come when it is nearly forgotten, others elect.
+
+    Returns the cluster and the number of a read at the old leader, made after the new one has taken a write.
+    """
+    cluster = _led_by_n1(LEASE, make)
+    late: list[Any] = []
+
+    def keep_back(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, HeartbeatReply):
+            late.append((sender, to, message))
+            return False
+        return True
+
+    cluster.passes = keep_back
+    cluster.run_until(lambda: len(late) == 2)
+    cluster.passes = lambda sender, to, message: "n1" not in (sender, to)
+    cluster.run(135)
+    for sender, to, message in late:
+        cluster.receive(to, sender, message)
+    cluster.run(18)
+    return cluster, _read_at_n1_after_a_write_at_n2(cluster)
+
+
+def lease_and_transfer(make: type[Raft]) -> tuple[Cluster, int]:
+    """A leader hands over, and hears nothing more: not even that it has been succeeded."""
+    cluster = _led_by_n1(LEASE, make)
+    cluster.passes = lambda sender, to, message: to != "n1"
+    cluster.transfer("n1", "n2")
+    cluster.run(1)
+    return cluster, _read_at_n1_after_a_write_at_n2(cluster)
+
+
+def lease_and_restarted_voter(make: type[Raft]) -> tuple[Cluster, int]:
+    """The one follower whose answers carry the leader's lease restarts, and another node asks it for its vote."""
+    cluster = _led_by_n1(LEASE, make)
+    cluster.cut("n1", "n2")
+    cluster.run(200)
+    cluster.crash("n3")
+    cluster.restart("n3")
+    cluster.isolate("n1")
+    return cluster, _read_at_n1_after_a_write_at_n2(cluster)
+
+
+def lease_and_drift(rate: float) -> tuple[Cluster, int]:
+    """The followers' clocks run ``rate`` times as fast as the leader's, which is cut off just after a heartbeat."""
+    cluster = _led_by_n1(LEASE, Raft, {"n2": rate, "n3": rate})
+    cluster.run_until(lambda: cluster.clock("n3") - (cluster.core("n3")._heard or 0) < MS // 2)
+    cluster.run(2)
+    cluster.isolate("n1")
+    cluster.run(101)
+    return cluster, _read_at_n1_after_a_write_at_n2(cluster)
+
+
+def _led_by_n1(config: RaftConfig, make: type[Raft], rates: dict[str, float] | None = None) -> Cluster:
+    cluster = Cluster(["n1", "n2", "n3"], config, make=make, rates=rates)
+    cluster.run(151)  # who has just started votes for nobody where leases are in use
+    cluster.elect("n1")
+    cluster.run(10)
+    assert cluster.leader == "n1"
+    cluster.write("n1", "x", "old")
+    cluster.run(120)
+    return cluster
+
+
+def _read_at_n1_after_a_write_at_n2(cluster: Cluster) -> int:
+    if cluster.leader != "n2" and not cluster.core("n1")._transfer:
+        cluster.elect("n2")
+    cluster.run(12)
+    cluster.write("n2", "x", "new")
+    cluster.run(5)
+    read = cluster.read("n1", "x")
+    cluster.run(1)
+    return read
+
+
+def answer_for_an_earlier_incarnation(make: type[Raft]) -> tuple[Cluster, int]:
+    """A follower asks its leader about a read and restarts; the answer comes when it has asked about another read.
+
+    Returns the cluster and the number of that read, which began when a newer value had been acknowledged.
+    """
+    cluster = _led_by_n1(RaftConfig(follower_reads=True), make)
+    late: list[Any] = []
+
+    def keep_back(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, ReadIndexReply):
+            late.append(message)
+            return False
+        return not (isinstance(message, Append) and to == "n2")
+
+    cluster.passes = keep_back
+    cluster.read("n2", "x")
+    cluster.run_until(lambda: bool(late))
+    cluster.crash("n2")
+    cluster.write("n1", "x", "new")
+    cluster.run(10)
+    cluster.restart("n2")
+    cluster.run_until(lambda: cluster.core("n2").applied > 0)
+    read = cluster.read("n2", "x")
+    cluster.run(0)
+    cluster.receive("n2", "n1", late[0])
+    cluster.run(1)
+    return cluster, read

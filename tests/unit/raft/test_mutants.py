@@ -5,6 +5,8 @@ That the core itself passes the same schedules and scripts is in ``test_chaos`` 
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from apps import kv
@@ -16,7 +18,7 @@ from tests.unit.raft.test_chaos import SEEDS
 #: Within how many schedules, from seed 0 on, the random search must find it.
 FOUND_WITHIN = {
     mutants.AcksEarly: 10,
-    mutants.ServesStaleReads: 10,
+    mutants.ServesStaleReads: 20,
     mutants.ForgetsVote: 20,
     mutants.TruncatesWithoutConflict: 10,
     mutants.SpeaksBeforeItWrites: 20,
@@ -25,6 +27,7 @@ FOUND_WITHIN = {
     mutants.ReadsBeforeItsTermCommits: 10,
     mutants.CountsWhatWasSent: 10,
     mutants.AppliesRetriesAgain: 10,
+    mutants.ReadsBeforeItApplies: 10,
 }
 
 
@@ -65,7 +68,30 @@ def test_without_sessions_a_retried_write_undoes_what_came_after_it() -> None:
     assert seen == ["first", "second", "first"]
 
 
+@pytest.mark.parametrize(
+    ("mutant", "script"),
+    [
+        (mutants.CountsLeaseFromTheAnswer, scripts.lease_and_late_answers),
+        (mutants.KeepsLeaseInTransfer, scripts.lease_and_transfer),
+        (mutants.ForgetsLeaseOnRestart, scripts.lease_and_restarted_voter),
+        (mutants.NumbersReadsFromOne, scripts.answer_for_an_earlier_incarnation),
+    ],
+)
+def test_a_read_is_answered_from_the_past_by(mutant: type[Raft], script: Any) -> None:
+    cluster, read = script(mutant)
+    assert cluster.core("n2").store.read("x") == "new" or mutant is mutants.NumbersReadsFromOne
+    assert cluster.replies[read] == kv.Done("old")
+
+
 def test_every_mutant_is_caught_by_some_test_and_has_a_class_path() -> None:
-    scripted = {mutants.CommitsOldTerms, mutants.CountsOldHeartbeats, mutants.AcksBeforeFsync}
+    scripted = {
+        mutants.CommitsOldTerms,
+        mutants.CountsOldHeartbeats,
+        mutants.AcksBeforeFsync,
+        mutants.CountsLeaseFromTheAnswer,
+        mutants.KeepsLeaseInTransfer,
+        mutants.ForgetsLeaseOnRestart,
+        mutants.NumbersReadsFromOne,
+    }
     assert set(mutants.MUTANTS) == set(FOUND_WITHIN) | scripted
     assert load("tests.unit.raft.mutants:AcksEarly") is mutants.AcksEarly

@@ -20,7 +20,10 @@ from apps.raft.messages import (
     AppendReply,
     Heartbeat,
     HeartbeatReply,
+    ReadIndex,
+    ReadIndexReply,
     RequestVote,
+    TimeoutNow,
     VoteReply,
 )
 from apps.raft.progress import Progress
@@ -148,6 +151,9 @@ messages = st.one_of(
     st.builds(AppendRejected, numbers, numbers, numbers, numbers),
     st.builds(Heartbeat, numbers, numbers, numbers),
     st.builds(HeartbeatReply, numbers, numbers),
+    st.builds(ReadIndex, numbers, numbers),
+    st.builds(ReadIndexReply, numbers, numbers, numbers),
+    st.builds(TimeoutNow, numbers),
 )
 records = st.one_of(
     st.builds(HardState, numbers, st.none() | st.text()), st.builds(Entry, numbers, numbers, st.binary())

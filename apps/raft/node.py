@@ -1,0 +1,166 @@
+"""What every node does whatever its role: it keeps its state, writes it down, and speaks when that is on disk.
+
+**What is on disk before what is said.** A term or vote is on disk before any message that follows from it is sent, the
+node's vote for itself included; a follower acknowledges entries, and a leader counts itself among those who have them,
+once they are on disk. A leader's own write and its followers' go on at the same time (thesis §10.2.1).
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from apps import kv
+from apps.process import Effect, Nanoseconds, NodeId, Persist, Persisted, Reply, Requested, Send, Started, Trace
+from apps.raft import messages, trace
+from apps.raft.config import RaftConfig
+from apps.raft.log import Log
+from apps.raft.messages import Entry, HardState, VoteReply
+
+
+class Role(enum.StrEnum):
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre_candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class RecoveryError(ValueError):
+    """The durable records do not make a log: one of them is missing."""
+
+
+class Contradiction(RuntimeError):  # noqa: N818 - the name says what it is
+    """What is committed here is denied by a leader: a promise of the cluster is broken already.
+
+    No correct cluster gets there. A node that does must stop, for whatever it says next may be wrong.
+    """
+
+
+class _Held(NamedTuple):
+    """A message that waits until the records up to ``token`` are on disk."""
+
+    token: int
+    to: NodeId
+    message: messages.Message
+
+
+class Node:
+    """See `apps.raft.core.Raft`, which is this with all that is built on it."""
+
+    Message: TypeAlias = messages.Message
+    Record: TypeAlias = messages.Record
+
+    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        if node not in voters or len(set(voters)) != len(voters):
+            raise ValueError(f"voters {list(voters)} must name each node once, {node!r} among them")
+        self.node = node
+        self.voters = tuple(voters)
+        self._peers = tuple(voter for voter in voters if voter != node)
+        self._config = config
+        self._random = random
+
+        # On disk (paper, Figure 2), but for what is still being written.
+        self.term = 0
+        self.vote: NodeId | None = None
+        self.log = Log()
+
+        self.role = Role.FOLLOWER
+        self.leader: NodeId | None = None
+        self.commit = 0
+        self.applied = 0
+        self.store = kv.Store()
+
+        # What of it has reached the disk.
+        self._records: list[messages.Record] = []  # to be written at the end of this step
+        self._token = 0  # of the last Persist
+        self._synced = 0  # the last one that was confirmed
+        self._state_token = 0  # the one that carries the present term and vote
+        self._writing: deque[tuple[int, int]] = deque()  # (token, last entry with it)
+        self._durable = 0  # entries up to here are on disk
+        self._held: deque[_Held] = deque()
+
+        self._now: Nanoseconds = 0
+        self._effects: list[Effect] = []
+        self._messages: dict[type[Any], Callable[[NodeId, Any], None]] = {}
+
+    # ---- recovery and the disk -----------------------------------------------------------------------------------
+
+    def _on_started(self, event: Started) -> None:
+        self._recover(event.records)
+        self._durable = self.log.last
+        self._trace(trace.Started(self.term, self.vote, self.log.last, self.log.last_term))
+
+    def _recover(self, records: Iterable[messages.Record]) -> None:
+        for record in records:
+            if isinstance(record, HardState):
+                self.term, self.vote = record.term, record.vote
+                continue
+            if record.index > self.log.last + 1:
+                raise RecoveryError(f"{self.node}: entry {record.index} was recovered, but none at {self.log.last + 1}")
+            if record.index <= self.log.last:
+                self.log.truncate(record.index)
+            self.log.extend((record,))
+
+    def _on_persisted(self, event: Persisted) -> None:
+        self._synced = event.token
+        while self._writing and self._writing[0][0] <= self._synced:
+            self._durable = self._writing.popleft()[1]
+        while self._held and self._held[0].token <= self._synced:
+            _, to, message = self._held.popleft()
+            self._send(to, message)
+
+    def _save_state(self, term: int, vote: NodeId | None) -> None:
+        """Take on a term and a vote; what is said from now on waits until they are on disk."""
+        self.term, self.vote = term, vote
+        self._records.append(HardState(term, vote))
+        self._state_token = self._token + 1
+
+    def _append_to_log(self, entries: Sequence[Entry]) -> None:
+        self.log.extend(entries)
+        self._records += entries
+        self._trace(trace.appended(entries))
+
+    def _truncate(self, first: int) -> None:
+        self.log.truncate(first)
+        self._trace(trace.Truncated(first))
+        # What was written or is being written of the removed entries says nothing about those that replace them.
+        self._durable = min(self._durable, first - 1)
+        self._writing = deque((token, min(last, first - 1)) for token, last in self._writing)
+
+    def _write(self) -> None:
+        if self._records:
+            self._token += 1
+            self._effects.append(Persist(self._token, self._records))
+            self._writing.append((self._token, self.log.last))
+            self._records = []
+
+    # ---- what is said --------------------------------------------------------------------------------------------
+
+    def _say(self, to: NodeId, message: messages.Message) -> None:
+        """Send ``message`` as soon as the present term and vote are on disk (paper, Figure 2)."""
+        if self._state_token > self._synced:
+            self._held.append(_Held(self._state_token, to, message))
+        else:
+            self._send(to, message)
+
+    def _send(self, to: NodeId, message: messages.Message) -> None:
+        if isinstance(message, VoteReply):
+            if message.granted and not message.pre:
+                self._trace(trace.Voted(message.campaign, to))
+            if to == self.node:
+                self._messages[VoteReply](to, message)
+                return
+        self._effects.append(Send(to, message))
+
+    def _reply(self, request: Requested, result: kv.Result) -> None:
+        self._effects.append(Reply(request.client, request.request, result))
+
+    def _set_role(self, role: Role) -> None:
+        self.role = role
+        self._trace(trace.RoleChanged(role, self.term, self.log.last, self.log.last_term))
+
+    def _trace(self, event: Any) -> None:
+        self._effects.append(Trace(event))
