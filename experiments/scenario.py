@@ -134,6 +134,8 @@ class Topology(msgspec.Struct, frozen=True):
     leaves: int = 3
     hosts_per_leaf: int = 4
     impairments: dict[str, Impairment] = {}
+    bfd_interval: int = 0
+    weights: dict[str, int] = {}
 
     def plan(self) -> FabricPlan:
         """Raises `PlanError` when there cannot be such a fabric."""
@@ -142,7 +144,16 @@ class Topology(msgspec.Struct, frozen=True):
         for name, impairment in self.impairments.items():
             for direction in directions(plan, (name,)):
                 by_direction[direction] = impairment
-        return msgspec.structs.replace(plan, impairments=by_direction)
+        weights = {link: weight for name, weight in self.weights.items() for link in links(plan, (name,))}
+        return msgspec.structs.replace(
+            plan,
+            impairments=by_direction,
+            bfd_interval=self.bfd_interval,
+            links=tuple(
+                msgspec.structs.replace(link, weight=weights[link.name]) if link.name in weights else link
+                for link in plan.links
+            ),
+        )
 
 
 class Scenario(msgspec.Struct, frozen=True):

@@ -154,22 +154,31 @@ def _topology(table: _Table) -> Topology:
     spines = table.take("spines", _whole(1), default=2)
     leaves = table.take("leaves", _whole(1), default=3)
     hosts_per_leaf = table.take("hosts_per_leaf", _whole(1), default=4)
+    bfd_interval = table.take("bfd", _bfd_interval, default=0)
     impairments: dict[str, Impairment] = {}
+    weights: dict[str, int] = {}
     links_table = table.table("link")
     for name, value in list(links_table.values.items()):
         entry = links_table.table(name)
         entry.path = f'{links_table.path}."{name}"'
         del value
+        if (weight := entry.take("weight", _weight, default=1)) != 1:
+            weights[name] = weight
+            if ">" in name:
+                entry.wrong("weight", "both directions of a link have its weight; name the link, not a direction")
         impairments[name] = _impairment(entry)
+        if impairments[name] == Impairment():
+            del impairments[name]
         entry.finish()
         if not table.problems:
             try:
                 directions(Topology(kind, spines, leaves, hosts_per_leaf).plan(), (name,))
             except PlanError as error:
                 table.problems.append((entry.path, str(error)))
-                del impairments[name]
+                impairments.pop(name, None)
+                weights.pop(name, None)
     table.finish()
-    return Topology(kind, spines, leaves, hosts_per_leaf, impairments)
+    return Topology(kind, spines, leaves, hosts_per_leaf, impairments, bfd_interval, weights)
 
 
 def _system(table: _Table) -> Raft:
@@ -316,6 +325,19 @@ def _positive_duration(value: object) -> int:
     if span <= 0:
         raise UnitError(f"{value!r} is no time at all; it must be longer than zero")
     return span
+
+
+def _bfd_interval(value: object) -> int:
+    span = parse_duration(value)
+    if not 1_000_000 <= span <= 10_000_000_000 or span % 1_000_000:
+        raise UnitError(f"{value!r} is not between 1 ms and 10 s, in whole milliseconds")
+    return span
+
+
+def _weight(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 100:
+        raise UnitError(f"{value!r} is not a whole number from 1 to 100")
+    return value
 
 
 def _text(value: object) -> str:
