@@ -26,10 +26,10 @@ from typing import IO, Any, Literal, NamedTuple
 import msgspec
 
 from topologies import netns, openvswitch
-from topologies.dataplane import OvsDataplane
+from topologies.dataplane import Dataplane, OvsDataplane
 from topologies.nodes import FabricHost, FabricLink, FabricSwitch, Mininet
 from topologies.openvswitch import OpenVSwitch, OpenVSwitchError
-from topologies.plan import HOST_MTU, End, FabricPlan, Link, PlanError
+from topologies.plan import HOST_MTU, End, FabricPlan, Link, PlanError, Switch
 from topologies.probe import Prober, readiness_pairs
 from topologies.rtnetlink import (
     IFF_UP,
@@ -275,7 +275,7 @@ class Fabric(Mininet):
         return Prober(self.plan)
 
     @cached_property
-    def dataplane(self) -> OvsDataplane:
+    def dataplane(self) -> Dataplane:
         """Who cuts and drops."""
         return OvsDataplane(self.plan)
 
@@ -335,15 +335,18 @@ class Fabric(Mininet):
             for end, peer in ends:
                 pair = new_veth(
                     Port(end.interface, HOST_MTU, number=_HOST_INTERFACE_INDEX, mac=self.plan.host(end.node).mac),
-                    Port(peer.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here),
+                    self._leaf_port(peer, here),
                 )
                 with netns.created(end.node), Netlink() as theirs:
                     self._write_sysctls(HOST_SYSCTLS)
                     theirs.request([pair])
         finally:
             os.close(here)
+        self._raise_leaf_ports([peer for _, peer in ends])
+
+    def _raise_leaf_ports(self, ends: Sequence[End]) -> None:
         with Netlink() as ours:
-            ours.request([set_state(peer.interface, up=True) for _, peer in ends])
+            ours.request([set_state(end.interface, up=True) for end in ends])
 
     def _configure_hosts(self) -> None:
         """Give the hosts their addresses and routes, and Mininet its nodes.
@@ -363,6 +366,10 @@ class Fabric(Mininet):
                 theirs.request(messages)
         self._add_nodes()
         self.built = True
+
+    def _leaf_port(self, end: End, here: int) -> Port:
+        """A leaf's end of a host's link; ``here`` is an open file of the sandbox's own namespace."""
+        return Port(end.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here)
 
     def _fabric_port(self, end: End) -> Port:
         return Port(end.interface, self.plan.mtu, group=_INTERFACE_GROUP)
@@ -387,9 +394,12 @@ class Fabric(Mininet):
 
     def _add_nodes(self) -> None:
         self.hosts = [FabricHost(host) for host in self.plan.hosts]
-        self.switches = [FabricSwitch(switch, self) for switch in self.plan.switches]
+        self.switches = [self._switch_node(switch) for switch in self.plan.switches]
         self.nameToNode = {node.name: node for node in (*self.hosts, *self.switches)}
         self.links = [FabricLink(link, self) for link in self.plan.links]
+
+    def _switch_node(self, switch: Switch) -> FabricSwitch:
+        return FabricSwitch(switch, self)
 
     def _check_ports(self, ovs: OpenVSwitch) -> None:
         ports = {port.name: port for port in ovs.ports()}

@@ -12,13 +12,14 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
-RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_GETSTATS = 16, 17, 20, 24, 28, 94
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH = 16, 17, 20, 24, 28
+RTM_NEWRULE, RTM_DELRULE, RTM_GETSTATS, RTM_NEWNEXTHOP = 32, 33, 94, 104
 NETLINK_ROUTE, NETLINK_GENERIC = 0, 16
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINKINFO = 1, 3, 4, 18
@@ -28,6 +29,8 @@ IFLA_STATS_LINK_64 = 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NOPREFIXROUTE = 1, 2, 4, 8, 0x200
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_METRICS, RTA_NH_ID, RTAX_CC_ALGO = 1, 4, 5, 8, 30, 16
 RTNH_F_ONLINK = 4
+NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
+FRA_DST, FRA_SRC, FRA_PRIORITY, FR_ACT_BLACKHOLE = 1, 2, 6, 6
 NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
@@ -39,6 +42,9 @@ _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=8BI")
 _NEIGHBOUR = struct.Struct("=B3xiHBB")
+_NEXTHOP = struct.Struct("=BBBxI")
+_NEXTHOP_MEMBER = struct.Struct("=IBBH")
+_RULE = struct.Struct("=BBBBB2xBI")
 _IF_STATS = struct.Struct("=B3xII")
 _ATTRIBUTE = struct.Struct("=HH")
 _STATISTICS = struct.Struct("=8Q")
@@ -121,7 +127,8 @@ def new_address(index: int, address: str) -> Message:
     interface = ipaddress.IPv4Interface(address)
     payload = _IFADDR.pack(socket.AF_INET, interface.network.prefixlen, 0, RT_SCOPE_UNIVERSE, index)
     payload += _attribute(IFA_LOCAL, interface.packed) + _attribute(IFA_ADDRESS, interface.packed)
-    payload += _attribute(IFA_BROADCAST, interface.network.broadcast_address.packed)
+    if interface.network.prefixlen < 31:  # both addresses of a /31 are a host's (RFC 3021)
+        payload += _attribute(IFA_BROADCAST, interface.network.broadcast_address.packed)
     payload += _attribute(IFA_FLAGS, struct.pack("=I", IFA_F_NOPREFIXROUTE))
     return Message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, payload, f"address {address}")
 
@@ -136,7 +143,8 @@ def new_route(
 ) -> Message:
     """A route to ``destination``, ``10.0.1.0/24``: by an interface, maybe to a gateway there, or by a `new_nexthop`.
 
-    A gateway need not be in any network of the interface (``onlink``, ip-route(8)). ``congestion_control`` is what
+    A gateway need not be in any network of the interface (``onlink``, ip-route(8)). It takes the place of one that is
+    there. ``congestion_control`` is what
     TCP connections on the route use (tcp(7)); on the route, since a namespace's own default may only be one that the
     machine's administrator allows to all.
     """
@@ -155,7 +163,7 @@ def new_route(
         payload += _attribute(RTA_NH_ID, struct.pack("=I", nexthop))
     if congestion_control is not None:
         payload += _attribute(RTA_METRICS, _attribute(RTAX_CC_ALGO, congestion_control.encode() + b"\0"))
-    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, payload, f"route to {network}")
+    return Message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, payload, f"route to {network}")
 
 
 def new_neighbour(index: int, address: str, mac: str) -> Message:
@@ -166,6 +174,32 @@ def new_neighbour(index: int, address: str, mac: str) -> Message:
     payload = _NEIGHBOUR.pack(socket.AF_INET, index, NUD_PERMANENT, 0, RTN_UNICAST)
     payload += _attribute(NDA_DST, socket.inet_aton(address)) + _attribute(NDA_LLADDR, _octets(mac))
     return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, payload, f"neighbour {address}")
+
+
+def new_nexthop(number: int, index: int, gateway: str) -> Message:
+    """A way out, under a number: by an interface to a gateway there (ip-nexthop(8)). One of that number is replaced."""
+    payload = _NEXTHOP.pack(socket.AF_INET, 0, RTPROT_STATIC, RTNH_F_ONLINK)
+    payload += _attribute(NHA_ID, struct.pack("=I", number)) + _attribute(NHA_OIF, struct.pack("=I", index))
+    payload += _attribute(NHA_GATEWAY, socket.inet_aton(gateway))
+    return Message(RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, payload, f"next hop {gateway}")
+
+
+def new_nexthop_group(number: int, members: Mapping[int, int]) -> Message:
+    """Several ways out, ``{number of a next hop: weight}``, between which flows are spread by weight, 1 to 256."""
+    # The kernel keeps weights less one.
+    packed = b"".join(_NEXTHOP_MEMBER.pack(member, weight - 1, 0, 0) for member, weight in members.items())
+    payload = _NEXTHOP.pack(socket.AF_UNSPEC, 0, RTPROT_STATIC, 0)
+    payload += _attribute(NHA_ID, struct.pack("=I", number)) + _attribute(NHA_GROUP, packed)
+    return Message(RTM_NEWNEXTHOP, NLM_F_CREATE | NLM_F_REPLACE, payload, f"next hops {list(members)}")
+
+
+def blackhole_rule(priority: int, source: str, destination: str, *, add: bool) -> Message:
+    """The rule that drops what is routed from one address to another (ip-rule(8)), to be added or removed."""
+    payload = _RULE.pack(socket.AF_INET, 32, 32, 0, 0, FR_ACT_BLACKHOLE, 0)
+    payload += _attribute(FRA_PRIORITY, struct.pack("=I", priority))
+    payload += _attribute(FRA_SRC, socket.inet_aton(source)) + _attribute(FRA_DST, socket.inet_aton(destination))
+    kind, flags = (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELRULE, 0)
+    return Message(kind, flags, payload, f"rule against {source} to {destination}")
 
 
 class Netlink:

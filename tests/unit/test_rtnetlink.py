@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
@@ -99,6 +100,14 @@ def test_a_neighbour_is_permanent(index: int, address: str, mac: str) -> None:
     read = decoded(ndmsg, rtnetlink.new_neighbour(index, address.partition("/")[0], mac))
     assert (read["ifindex"], read["state"]) == (index, rtnetlink.NUD_PERMANENT)
     assert (read.get_attr("NDA_DST"), read.get_attr("NDA_LLADDR")) == (address.partition("/")[0], mac)
+
+
+@given(st.integers(1, 2**31 - 1), st.booleans())
+def test_a_rule_drops_one_pair_and_is_removed_by_the_same_words(priority: int, add: bool) -> None:
+    read = decoded(fibmsg, rtnetlink.blackhole_rule(priority, "10.0.1.1", "10.0.2.1", add=add))
+    assert (read["src_len"], read["dst_len"], read["action"]) == (32, 32, rtnetlink.FR_ACT_BLACKHOLE)
+    assert (read.get_attr("FRA_SRC"), read.get_attr("FRA_DST")) == ("10.0.1.1", "10.0.2.1")
+    assert read.get_attr("FRA_PRIORITY") == priority
 
 
 def test_an_address_with_bits_that_are_no_octets_never_reaches_the_kernel() -> None:
