@@ -1,6 +1,6 @@
 # Each of these sets up what is missing first: see .ci/setup.
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test test-kernel lint bench clean
 
 setup:
 	@.ci/setup
@@ -15,6 +15,11 @@ test:
 	.ci/privileged .venv/bin/pytest -n 2 --dist worksteal --ignore tests/end_to_end/test_run.py
 	.ci/privileged .venv/bin/pytest tests/end_to_end/test_run.py
 
+# The tests of the kernel's own backends, in an emulated machine that boots a kernel which has them.
+test-kernel:
+	@.ci/setup --kernel
+	.ci/test-kernel
+
 lint: setup
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -27,5 +32,5 @@ bench: setup
 
 # What these targets made in the checkout, but not the runs: they are results.
 clean:
-	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .uv .kernel dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
