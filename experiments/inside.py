@@ -32,6 +32,9 @@ MOST_MEASURING_PACKETS = 500
 #: How much more than a rate lets through is offered to measure it.
 OVERLOAD = 1.3
 
+#: Where the controller answers HTTP, in the sandbox (`controllers.northbound`).
+NORTHBOUND = "127.0.0.1:8080"
+
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGESIZE")
 
@@ -57,7 +60,7 @@ class Inside:
         home.mkdir()
         plan = home / "plan.json"
         plan.write_bytes(self.plan.to_json())
-        controller = [sys.executable, "-m", "controllers.launch", "--plan", str(plan)]
+        controller = [sys.executable, "-m", "controllers.launch", "--plan", str(plan), "--northbound", NORTHBOUND]
         self.spawn(
             "controller", None, [*controller, "--status", str(home / "controller.jsonl")], home / "controller.log"
         )

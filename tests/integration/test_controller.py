@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from controllers import status
 from controllers.pipeline import FABRIC_COOKIE
 from topologies.fabric import Fabric
+from topologies.impair import Impairments, choose_backend
+from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FAULT_COOKIE, FabricPlan
 from topologies.sandbox import Sandbox
@@ -316,6 +319,39 @@ def test_a_controller_that_comes_back_puts_right_what_was_lost_or_failed_while_i
     assert lab.call_sync("unreachable") == []
     lab.call_sync("restore", "leaf2-spine3")
     wait_for(lab, repaired(), seen)
+
+
+class WatchedLab(Lab):
+    """A lab whose links can be silenced."""
+
+    async def build(self) -> None:
+        await super().build()
+        self.impairments = Impairments(self.plan, choose_backend())
+
+    def silence(self, direction: str) -> None:
+        self.silenced = self.impairments.apply(direction, Impairment(loss=1.0))
+
+    def unsilence(self) -> None:
+        self.impairments.clear(self.silenced)
+
+
+@pytest.mark.parametrize("direction", ["leaf1>spine1", "spine2>leaf2"])
+def test_a_link_that_is_silently_deaf_one_way_is_found_by_bfd_and_left_and_trusted_again(
+    sandbox: Start, tmp_path: Path, direction: str
+) -> None:
+    plan = msgspec.structs.replace(LeafSpine(2, 2, 1), bfd_interval=50_000_000)
+    link = next(link.name for link in plan.links if direction in link.directions)
+    lab = sandbox(WatchedLab, plan, tmp_path, "ryu")
+    lab.call_sync("build")
+    wait_for(lab, lambda events: all(link["up"] for link in json.loads(lab.call_sync("get", "/links")[1])["links"]))
+    seen = len(lab.call_sync("events"))
+    lab.call_sync("silence", direction)
+    wait_for(lab, repaired(link), seen)
+    assert lab.call_sync("unreachable") == []
+    seen = len(lab.call_sync("events"))
+    lab.call_sync("unsilence")
+    wait_for(lab, repaired(), seen)
+    assert lab.call_sync("unreachable") == []
 
 
 def test_the_controller_answers_over_http_what_the_switches_hold_and_told(lab: Sandbox) -> None:
