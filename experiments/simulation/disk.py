@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from apps.process import Nanoseconds
 from experiments.simulation.kernel import Kernel
@@ -28,6 +28,16 @@ SYNC = quantile_table(
 )
 
 
+class _Write(NamedTuple):
+    token: int
+    records: Sequence[Any]
+    anew: bool
+
+    def parts(self) -> list[_Write]:
+        """What of it can be on disk without the rest."""
+        return [self] if self.anew else [_Write(self.token, (record,), False) for record in self.records]
+
+
 class Disk:
     """Outlives the incarnations of its node.
 
@@ -40,8 +50,8 @@ class Disk:
         self.slowness = 1.0
         self.full = False
         self._kernel, self._random = kernel, random
-        self._waiting: list[tuple[int, Sequence[Any]]] = []
-        self._writing: list[tuple[int, Sequence[Any]]] = []
+        self._waiting: list[_Write] = []
+        self._writing: list[_Write] = []
         self._incarnation = 0
         self._done: Callable[[int], None]
         self._failed: Callable[[], None]
@@ -52,8 +62,9 @@ class Disk:
         self._done, self._failed = done, failed
         return list(self.records)
 
-    def persist(self, token: int, records: Sequence[Any]) -> None:
-        self._waiting.append((token, records))
+    def persist(self, token: int, records: Sequence[Any], *, anew: bool = False) -> None:
+        """``anew``: in the place of everything before, all at once."""
+        self._waiting.append(_Write(token, records, anew))
         if not self._writing:
             self._write()
 
@@ -62,8 +73,8 @@ class Disk:
 
         What had been confirmed stays.
         """
-        unsynced = [record for _, records in self._writing for record in records]
-        self.records += unsynced[: int(self._random.random() * (len(unsynced) + 1))]
+        unsynced = [part for write in self._writing for part in write.parts()]
+        self._keep(unsynced[: int(self._random.random() * (len(unsynced) + 1))])
         self._writing, self._waiting = [], []
         self._incarnation += 1
 
@@ -80,8 +91,13 @@ class Disk:
         if incarnation != self._incarnation:
             return
         written, self._writing = self._writing, []
-        for _, records in written:
-            self.records += records
-        self._done(written[-1][0])
+        self._keep(written)
+        self._done(written[-1].token)
         if self._waiting:
             self._write()
+
+    def _keep(self, writes: Sequence[_Write]) -> None:
+        for write in writes:
+            if write.anew:
+                self.records = []
+            self.records += write.records

@@ -82,6 +82,18 @@ def test_over_many_crashes_records_are_both_lost_and_kept() -> None:
     assert kept == {0, 1, 2}
 
 
+def test_a_snapshot_takes_the_place_of_what_was_before_it_and_a_crash_leaves_it_whole_or_not_at_all() -> None:
+    left = set()
+    for seed in range(30):
+        owner = Owner(seed)
+        owner.disk.persist(1, ["a", "b"])
+        owner.kernel.run(1_000_000_000)
+        owner.disk.persist(2, ["snapshot", "of both"], anew=True)
+        owner.disk.crash()
+        left.add(tuple(owner.open()))
+    assert left == {("a", "b"), ("snapshot", "of both")}
+
+
 def test_a_full_disk_fails_the_write_and_keeps_what_it_has() -> None:
     owner = Owner()
     owner.disk.persist(1, ["a"])
