@@ -69,8 +69,8 @@ class _Node:
 class Group:
     """``make(node, random)`` builds the process of each incarnation. ``starts``: when nodes come up, if not at once.
 
-    ``evidence`` is what they left, ``sent`` how many messages each has sent, ``replies`` what requests were answered
-    by their number, ``on_step`` is called with the name of whoever has just taken a step.
+    ``evidence`` is what they left, ``sent`` how many messages each has sent, ``replies`` and ``replied`` what requests
+    were answered, and when, by their number. ``on_step`` is called with the name of whoever has just taken a step.
     """
 
     def __init__(
@@ -87,13 +87,14 @@ class Group:
         self.evidence: list[Evidence] = []
         self.sent = dict.fromkeys(self.names, 0)
         self.replies: dict[int, Any] = {}
+        self.replied: dict[int, Nanoseconds] = {}
         self.on_step: Callable[[NodeId], None] = lambda name: None
         self._kernel = Kernel()
         self._seed, self._make = seed, make
         self._random = Random(f"{seed} network")
         self._blocked: set[tuple[NodeId, NodeId]] = set()
         self._slow: dict[NodeId, tuple[Nanoseconds, Nanoseconds]] = {}
-        self._requests = 0
+        self._requests = self._timers = 0
         self._nodes = {name: _Node(self._process(name, 0)) for name in self.names}
         for name in self.names:
             self._kernel.at((starts or {}).get(name, 0), self._start, name)
@@ -117,8 +118,9 @@ class Group:
     def request(self, name: NodeId, command: Any) -> int:
         """Hand ``command`` to a node; the answer, if it comes, is in ``replies`` under the number returned."""
         self._requests += 1
-        self._deliver(name, Requested("client", self._requests, command))
-        return self._requests
+        number = self._requests
+        self._deliver(name, Requested("client", number, command))
+        return number
 
     def receive(self, name: NodeId, sender: NodeId, message: Any) -> None:
         """Hand over ``message`` as if the network had kept it until now."""
@@ -214,7 +216,7 @@ class Group:
                     self.sent[name] += 1
                     self._send(to, Received(name, message))
                 case SetTimer(timer, after):
-                    number = node.timers[timer] = self._requests = self._requests + 1
+                    number = node.timers[timer] = self._timers = self._timers + 1
                     kernel.at(now + after, self._ring, (name, node, timer, number))
                 case CancelTimer(timer):
                     node.timers.pop(timer, None)
@@ -225,7 +227,7 @@ class Group:
                     node.written_at = max(node.written_at, now + self._span(self.conditions.write))
                     kernel.at(node.written_at, self._written, (name, node, token))
                 case Reply(_, request, result):
-                    self.replies[request] = result
+                    self.replies[request], self.replied[request] = result, now
         self.on_step(name)
 
     def _send(self, to: NodeId, event: Received) -> None:

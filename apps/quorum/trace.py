@@ -1,0 +1,56 @@
+"""The evidence a quorum store's node leaves, as ``docs/quorum.md`` has it; the driver adds the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from apps.process import NodeId
+
+
+class Acknowledged(msgspec.Struct, frozen=True, tag_field="ev", tag="ack", gc=False):
+    """A write was acknowledged to its client; ``by``: the nodes that have it on disk so far, for themselves or not."""
+
+    key: str
+    actor: str
+    counter: int
+    by: Sequence[NodeId]
+
+
+class Answered(msgspec.Struct, frozen=True, tag_field="ev", tag="read", gc=False):
+    """A read was answered with these versions, as (actor, counter); ``by``: the nodes whose word it is."""
+
+    key: str
+    dots: Sequence[tuple[str, int]]
+    by: Sequence[NodeId]
+
+
+class Failed(msgspec.Struct, frozen=True, tag_field="ev", tag="short", gc=False):
+    """An operation was given up: so many nodes answered of those that were needed."""
+
+    key: str
+    write: bool
+    answered: int
+    needed: int
+
+
+class Repaired(msgspec.Struct, frozen=True, tag_field="ev", tag="repair", gc=False):
+    """A read found ``replica`` behind, and sent it what it lacks."""
+
+    key: str
+    replica: NodeId
+
+
+class HandedOver(msgspec.Struct, frozen=True, tag_field="ev", tag="handoff", gc=False):
+    """``owner`` has on disk what this node kept for it."""
+
+    key: str
+    owner: NodeId
+
+
+class Synchronised(msgspec.Struct, frozen=True, tag_field="ev", tag="sync", gc=False):
+    """Anti-entropy with ``peer`` brought so many keys that were missing or behind here."""
+
+    peer: NodeId
+    keys: int
