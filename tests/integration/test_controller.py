@@ -254,6 +254,8 @@ def test_all_pairs_reach_each_other_and_every_gateway_under_either_library(
     assert all(event.changes > 0 for event in wait_for(lab, all_ready(plan)))
     assert lab.call_sync("unreachable") == []
     assert all(lab.call_sync("pings", "h1", host.gateway) for host in plan.hosts)
+    pages = ("/partitions", "/metrics", "/paths/h1/h6")
+    assert [lab.call_sync("get", page)[0] for page in pages] == [200] * 3
 
 
 def test_ryus_own_manager_loads_the_application_by_its_path(sandbox: Start, tmp_path: Path) -> None:
