@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -64,7 +64,7 @@ class Link(msgspec.Struct, frozen=True):
     name: str
     a: End
     b: End
-    weight: int = 1
+    weight: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] = 1
 
     @property
     def directions(self) -> tuple[str, str]:
@@ -89,7 +89,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     links: tuple[Link, ...]
     router_mac: str
     mtu: int = HOST_MTU
-    bfd_interval: int = 0
+    bfd_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
     impairments: dict[str, Impairment] = {}
 
     @cached_property

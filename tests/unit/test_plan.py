@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,3 +62,13 @@ def test_a_name_the_plan_does_not_have_is_named_beside_those_it_has(look_up: str
 def test_what_is_not_a_plan_is_refused(data: bytes) -> None:
     with pytest.raises(PlanError, match="not a fabric plan"):
         FabricPlan.from_json(data)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [(b'"weight":3', b'"weight":0'), (b'"weight":3', b'"weight":65536')])
+def test_a_weight_that_no_switch_takes_is_refused_by_name(right: bytes, wrong: bytes) -> None:
+    plan = LeafSpine(2, 2, 1)
+    links = tuple(msgspec.structs.replace(link, weight=3) for link in plan.links)
+    data = msgspec.structs.replace(plan, links=links).to_json()
+    assert right in data
+    with pytest.raises(PlanError, match=r"weight"):
+        FabricPlan.from_json(data.replace(right, wrong, 1))
