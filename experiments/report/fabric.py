@@ -19,6 +19,10 @@ SWITCH_WIDTH, SWITCH_HEIGHT = 104.0, 30.0
 HOST_WIDTH, HOST_HEIGHT, HOST_GAP = 66.0, 46.0, 9.0
 SPINE_TOP, LEAF_TOP, HOST_TOP = 14.0, 142.0, 214.0
 
+#: From one tier of switches to the next, and by how much each switch raises the arch on which those of a tier stand
+#: that have links among themselves, so that no link runs through a box.
+TIER, ARCH = LEAF_TOP - SPINE_TOP, 70.0
+
 #: A leaf with more hosts than this shows only those in use.
 MANY_HOSTS = 16
 #: More pairs than this are a thicket: the groups' outlines say it better.
@@ -39,12 +43,15 @@ class Tenant(msgspec.Struct, frozen=True):
 
 
 class Box(msgspec.Struct, frozen=True):
+    """``tier`` counts from the hosts, which are 0, over the leaves upwards."""
+
     x: float
     y: float
     width: float
     height: float
     name: str
     kind: str
+    tier: int
     tenants: tuple[Tenant, ...] = ()
 
     @property
@@ -112,24 +119,31 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: FaultRecord | No
         tenant = Tenant(name, _CLIENT.fullmatch(name) is not None, side.get(name), name in killed)
         tenants.setdefault(host, []).append(tenant)
 
-    leaves, spines = plan.by_role("leaf"), plan.by_role("spine")
-    width = max(WIDTH, max(len(leaves), len(spines)) * (HOST_WIDTH + 2 * HOST_GAP))
+    leaves, tiers = plan.by_role("leaf"), _tiers(plan)
+    width = max(WIDTH, max(map(len, (leaves, *tiers))) * (HOST_WIDTH + 2 * HOST_GAP))
     column = width / max(1, len(leaves))
     across = max(1, int((column - HOST_GAP) // (HOST_WIDTH + HOST_GAP)))
     boxes: dict[str, Box] = {}
     notes: list[tuple[float, float, str]] = []
-    for number, spine in enumerate(spines):
-        boxes[spine.name] = _switch(number, width / len(spines), SPINE_TOP, spine.name, "spine")
-    bottom = LEAF_TOP + SWITCH_HEIGHT
+    leaf_top = SPINE_TOP
+    for height, tier in zip(range(len(tiers) + 1, 1, -1), tiers, strict=True):
+        inner = any({link.a.node, link.b.node} <= set(tier) for link in plan.links)
+        arch = ARCH * len(tier) if inner else 0.0
+        for number, name in enumerate(tier):
+            top = leaf_top + arch * (1 - math.sin(math.pi * (number + 0.5) / len(tier)))
+            boxes[name] = _switch(number, width / len(tier), top, name, "spine", height)
+        leaf_top += TIER + arch
+    host_top = leaf_top + HOST_TOP - LEAF_TOP
+    bottom = leaf_top + SWITCH_HEIGHT
     for number, leaf in enumerate(leaves):
         middle = (number + 0.5) * column
-        boxes[leaf.name] = _switch(number, column, LEAF_TOP, leaf.name, "leaf")
+        boxes[leaf.name] = _switch(number, column, leaf_top, leaf.name, "leaf", 1)
         hosts = plan.hosts_of(leaf.name)
         shown = hosts if len(hosts) <= MANY_HOSTS else tuple(host for host in hosts if host.name in tenants)
         rows = [shown[start : start + across] for start in range(0, len(shown), across)]
         for row, some in enumerate(rows):
-            boxes |= {box.name: box for box in _row(some, middle, HOST_TOP + row * (HOST_HEIGHT + HOST_GAP), tenants)}
-        below = HOST_TOP + len(rows) * (HOST_HEIGHT + HOST_GAP) - HOST_GAP
+            boxes |= {box.name: box for box in _row(some, middle, host_top + row * (HOST_HEIGHT + HOST_GAP), tenants)}
+        below = host_top + len(rows) * (HOST_HEIGHT + HOST_GAP) - HOST_GAP
         if len(shown) < len(hosts):
             notes.append((middle, below + 16, f"and {words.plural(len(hosts) - len(shown), 'host')} without a process"))
             below += 20
@@ -180,9 +194,9 @@ def letter(group: int) -> str:
     return chr(ord("A") + group % 26)
 
 
-def _switch(number: int, column: float, top: float, name: str, kind: str) -> Box:
+def _switch(number: int, column: float, top: float, name: str, kind: str, tier: int) -> Box:
     width = min(SWITCH_WIDTH, column - HOST_GAP)
-    return Box((number + 0.5) * column - width / 2, top, width, SWITCH_HEIGHT, name, kind)
+    return Box((number + 0.5) * column - width / 2, top, width, SWITCH_HEIGHT, name, kind, tier)
 
 
 def _row(hosts: tuple[Host, ...], middle: float, top: float, tenants: Mapping[str, list[Tenant]]) -> list[Box]:
@@ -195,15 +209,37 @@ def _row(hosts: tuple[Host, ...], middle: float, top: float, tenants: Mapping[st
             HOST_HEIGHT,
             host.name,
             "host",
+            0,
             tuple(tenants.get(host.name, ())),
         )
         for number, host in enumerate(hosts)
     ]
 
 
+def _tiers(plan: FabricPlan) -> list[list[str]]:
+    """The switches above the leaves by how many links they are away from the next leaf, the farthest first."""
+    above = {switch.name for switch in plan.by_role("spine")}
+    tiers: list[list[str]] = []
+    near = {leaf.name for leaf in plan.by_role("leaf")}
+    while above:
+        beside = {end.node for node in near for link in plan.links_of(node) for end in (link.a, link.b)} & above
+        tier = beside or above  # the latter are those that no leaf reaches
+        tiers.insert(0, [switch.name for switch in plan.switches if switch.name in tier])
+        above, near = above - tier, tier
+    return tiers
+
+
 def _line(one: Box, other: Box, name: str, cut: bool) -> Line:
-    upper, lower = sorted((one, other), key=lambda box: box.y)
-    return Line(upper.middle, upper.y + upper.height, lower.middle, lower.y, name, cut)
+    return Line(*_between(*sorted((one, other), key=lambda box: (box.y, box.x))), name, cut)
+
+
+def _between(start: Box, end: Box) -> tuple[float, float, float, float]:
+    """From edge to edge between tiers; within one from middle to middle, behind the boxes."""
+    if start.tier == end.tier:
+        return start.middle, start.y + start.height / 2, end.middle, end.y + end.height / 2
+    if start.y < end.y:
+        return start.middle, start.y + start.height, end.middle, end.y
+    return start.middle, start.y, end.middle, end.y + end.height
 
 
 def _arrows(plan: FabricPlan, boxes: Mapping[str, Box], struck: Mapping[str, Mapping[str, Any]]) -> list[Arrow]:
@@ -215,13 +251,12 @@ def _arrows(plan: FabricPlan, boxes: Mapping[str, Box], struck: Mapping[str, Map
         sender, receiver = (boxes.get(end.node) for end in plan.ends(name))
         if sender is None or receiver is None:
             continue
-        up = sender.y > receiver.y
-        x1, y1 = sender.middle, sender.y if up else sender.y + sender.height
-        x2, y2 = receiver.middle, receiver.y + receiver.height if up else receiver.y
+        x1, y1, x2, y2 = _between(sender, receiver)
         length = math.hypot(x2 - x1, y2 - y1)
         ahead, aside = (x2 - x1) / length, (y2 - y1) / length
         # To the right of travel, so that both directions of a link can be seen; and clear of the boxes.
-        shift_x, shift_y, clear = -aside * 6, ahead * 6, min(14.0, length / 6)
+        shift_x, shift_y = -aside * 6, ahead * 6
+        clear = SWITCH_WIDTH / 2 + 8 if sender.tier == receiver.tier else min(14.0, length / 6)
         line = Line(
             x1 + shift_x + ahead * clear,
             y1 + shift_y + aside * clear,

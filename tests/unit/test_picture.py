@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import combinations
 from xml.etree import ElementTree
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 
 from experiments.plans import named_fabric, named_plan
 from experiments.report.picture import picture
+from topologies.graph import Wan
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
 
@@ -23,7 +26,17 @@ def titles(svg: str) -> set[str]:
     return {"".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}title")}
 
 
-@pytest.mark.parametrize("fabric", ["leaf-spine,1,1,1", "leaf-spine,2,3,4", "leaf-spine,4,8,16"])
+FABRICS = [
+    "leaf-spine,1,1,1",
+    "leaf-spine,2,3,4",
+    "leaf-spine,4,8,16",
+    "three-tier,2,2,2,2,2",
+    "fat-tree,4",
+    "single,3",
+]
+
+
+@pytest.mark.parametrize("fabric", FABRICS)
 def test_every_node_address_and_link_is_in_the_picture_and_within_its_frame(fabric: str) -> None:
     plan = named_plan(fabric)
     drawn = picture(plan, {})
@@ -55,3 +68,33 @@ def test_names_are_written_as_they_are() -> None:
     plan = named_plan("leaf-spine,1,1,1")
     odd = FabricPlan("<a & b>", plan.switches, plan.hosts, plan.links, plan.router_mac)
     assert any("<a & b>" in title for title in titles(picture(odd, {})))
+
+
+def crossed(svg: str) -> list[tuple[str, str]]:
+    """Links that run through a switch they do not end at, looked for at a hundred points of each."""
+    root = ElementTree.fromstring(svg)
+    switches = []
+    for group in root.iter(f"{SVG}g"):
+        if group.get("class") is None:
+            x, y, width, height = (float(group[0].attrib[key]) for key in ("x", "y", "width", "height"))
+            switches.append((x, y, x + width, y + height, "".join(group[1].itertext())))
+    found = []
+    for line in root.iter(f"{SVG}line"):
+        x1, y1, x2, y2 = (float(line.attrib[key]) for key in ("x1", "y1", "x2", "y2"))
+        for step in range(2, 99):
+            x, y = x1 + (x2 - x1) * step / 100, y1 + (y2 - y1) * step / 100
+            link = line[0].text or ""
+            through = [name for a, b, c, d, name in switches if a < x < c and b < y < d]
+            found += [(link, name) for name in through if name not in re.split("[->]", link)]
+    return found
+
+
+@pytest.mark.parametrize("fabric", ["leaf-spine,2,3,4", "three-tier,2,2,2,2,2", "fat-tree,4"])
+def test_no_link_runs_through_a_switch(fabric: str) -> None:
+    assert crossed(picture(named_plan(fabric), {})) == []
+
+
+def test_no_link_of_a_mesh_of_regions_runs_through_a_switch() -> None:
+    regions = ["eu", "us", "asia", "africa", "oz"]
+    plan = Wan(dict.fromkeys(combinations(regions, 2), 10_000_000))
+    assert crossed(picture(plan, {})) == []
