@@ -1,8 +1,8 @@
 """The kinds of process the runtime can run, each with the types its driver needs to encode and decode.
 
-A kind is named in the configuration: ``raft``, ``client``, ``flood``, or ``module:function`` for one from elsewhere,
-where the function takes the `Config` and returns a `Kind`. Imports are made when a kind is asked for, so that a client
-does not load Raft.
+A kind is named in the configuration: ``raft``, ``quorum``, ``client`` and the others below, or ``module:function`` for
+one from elsewhere, where the function takes the `Config` and returns a `Kind`. Imports are made when a kind is asked
+for, so that a client does not load Raft.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from apps.process import Process
 from apps.runtime.config import Config, ConfigError, parameters
 
 if TYPE_CHECKING:
+    from apps.detectors import Swim
+    from apps.quorum import Quorum
     from apps.raft import Raft
 
 
@@ -73,6 +75,61 @@ def raft(config: Config, core: type[Raft] | None = None) -> Kind:
     )
 
 
+def quorum(config: Config, core: type[Quorum] | None = None) -> Kind:
+    """A node of a quorum store; ``core`` as for `raft`."""
+    from apps.quorum import Command, Message, Quorum, QuorumConfig, Record, Result
+
+    _needs_listen(config)
+    settings = parameters(config, QuorumConfig)
+    if len(config.nodes) < settings.n:
+        raise ConfigError(f"process: n is {settings.n}, but there are only {len(config.nodes)} nodes to keep copies")
+    return Kind(
+        protocol="quorum",
+        make=lambda: (core or Quorum)(config.node, config.nodes, settings, _random(config)),
+        message=Message,
+        record=Record,
+        command=Command,
+        result=Result,
+    )
+
+
+def swim(config: Config, core: type[Swim] | None = None) -> Kind:
+    """A member of a SWIM group; ``core`` as for `raft`."""
+    from apps.detectors import Roster, Swim, SwimConfig
+
+    _needs_listen(config)
+    settings = parameters(config, SwimConfig)
+    return Kind(
+        protocol="swim",
+        make=lambda: (core or Swim)(config.node, Roster(config.nodes), settings, _random(config)),
+        message=Swim.Message,
+    )
+
+
+def _heartbeat(config: Config) -> Kind:
+    from apps.detectors import Beat, FixedTimeout, HeartbeatConfig, Heartbeats
+
+    _needs_listen(config)
+    settings = parameters(config, HeartbeatConfig)
+    return Kind(
+        protocol="heartbeat",
+        make=lambda: Heartbeats(config.node, config.nodes, settings.interval, lambda: FixedTimeout(settings.timeout)),
+        message=Beat,
+    )
+
+
+def _phi(config: Config) -> Kind:
+    from apps.detectors import Accrual, Beat, Heartbeats, PhiConfig
+
+    _needs_listen(config)
+    settings = parameters(config, PhiConfig)
+    return Kind(
+        protocol="phi",
+        make=lambda: Heartbeats(config.node, config.nodes, settings.interval, lambda: Accrual(settings)),
+        message=Beat,
+    )
+
+
 def _client(config: Config) -> Kind:
     from apps import kv, workload
 
@@ -101,7 +158,15 @@ def _flood(config: Config) -> Kind:
     )
 
 
-_KINDS: dict[str, Callable[[Config], Kind]] = {"raft": raft, "client": _client, "flood": _flood}
+_KINDS: dict[str, Callable[[Config], Kind]] = {
+    "raft": raft,
+    "client": _client,
+    "flood": _flood,
+    "quorum": quorum,
+    "swim": swim,
+    "heartbeat": _heartbeat,
+    "phi": _phi,
+}
 
 
 def _random(config: Config) -> random.Random:
