@@ -8,7 +8,9 @@ It needs no packet-in: when it is gone, the switches forward as before.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -123,6 +125,8 @@ class Fabric(library.App):
             self._connections[name] = _Connection(datapath)
             if before:  # Half open, or not the one it says it is: the true one connects anew, and is heard again.
                 before.datapath.close()
+                with contextlib.suppress(OSError):  # or else it would notice with its next message
+                    before.datapath.socket.shutdown(socket.SHUT_RDWR)
             up = [port.port_no for port in datapath.ports.values() if _carries(port)]
             self._carry_out(self._reconciler.connected(now, name, up))
         elif name and self._connection(datapath):  # and not the connection before its present one

@@ -389,8 +389,11 @@ def test_peers_that_talk_nonsense_change_nothing(lab: Sandbox) -> None:
         hello + features + struct.pack("!BBHIHHI", 6, 19, 16, 3, 13, 0, 0) + rng.randbytes(200),
         *(hello + rng.randbytes(rng.randrange(400)) for _ in range(10)),
     ]
+    seen = len(lab.call_sync("events"))
     lab.call_sync("babble", 6653, nonsense)
     lab.call_sync("babble", NORTHBOUND, nonsense)
+    posed = [event for event in lab.call_sync("events")[seen:] if isinstance(event, status.Connected)]
+    assert {event.switch for event in posed} == {"leaf1"}, "nobody was taken for leaf1, so this tests less than it says"
     assert lab.call_sync("unreachable") == []
     deadline = time.monotonic() + PATIENCE
     while not all(switch["ready"] for switch in json.loads(lab.call_sync("get", "/switches")[1])["switches"]):
