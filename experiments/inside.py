@@ -24,6 +24,7 @@ from topologies.impair import Impairments, choose_backend
 from topologies.impairment import Impairment
 from topologies.measure import measure_link, measure_rate, verify, verify_rate
 from topologies.plan import FabricPlan
+from topologies.routed_fabric import RoutedFabric
 
 #: Light probes on an impaired link: one every 2 ms, and no more than this many.
 MEASURING_INTERVAL_NS = 2_000_000
@@ -50,6 +51,7 @@ class Inside:
         self.run = run
         self._seed = seed
         self._emit = emit
+        self.fabric: Fabric
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._lifts: dict[int, Callable[[], None]] = {}
         self._serials = itertools.count()
@@ -58,6 +60,20 @@ class Inside:
         """Start the controller and build the fabric meanwhile; returns which backends do the work."""
         home = self.run / "fabric"
         home.mkdir()
+        backends = self._build_routed() if self.plan.dataplane == "routed" else self._build_switched(home)
+        backend = choose_backend(
+            datapath="netdev" if backends["datapath"] == "netdev" else "kernel",
+            on_exit=lambda why: self._emit(("exited", "wire", 1)),
+        )
+        self.impairments = Impairments(self.plan, backend, self._seed)
+        return {"backends": {**backends, "impairment": backend.name}}
+
+    def _build_routed(self) -> dict[str, str]:
+        self.fabric = RoutedFabric(self.plan)
+        self.fabric.start()
+        return {"datapath": "routed", "controller": "none"}
+
+    def _build_switched(self, home: Path) -> dict[str, str]:
         plan = home / "plan.json"
         plan.write_bytes(self.plan.to_json())
         controller = [sys.executable, "-m", "controllers.launch", "--plan", str(plan), "--northbound", NORTHBOUND]
@@ -67,13 +83,7 @@ class Inside:
         self.fabric = Fabric(self.plan, log_directory=home)
         self.fabric.start()
         assert self.fabric.ovs is not None
-        datapath = self.fabric.ovs.datapath
-        backend = choose_backend(
-            datapath="kernel" if datapath == "system" else "netdev",
-            on_exit=lambda why: self._emit(("exited", "wire", 1)),
-        )
-        self.impairments = Impairments(self.plan, backend, self._seed)
-        return {"backends": {"datapath": datapath, "impairment": backend.name, "controller": "ryu"}}
+        return {"datapath": self.fabric.ovs.datapath, "controller": "ryu"}
 
     async def wait_forwarding(self, patience: float) -> None:
         """Return once every host reaches every other."""
@@ -168,14 +178,8 @@ class Inside:
         self._lifts.pop(handle)()
 
     def carrier(self, names: list[str]) -> dict[str, bool]:
-        """Whether each link has carrier at its switch end (sysfs-class-net: 1 when the physical link is up)."""
-        return {name: self._has_carrier(self.plan.link(name).b.interface) for name in names}
-
-    def _has_carrier(self, interface: str) -> bool:
-        try:
-            return Path(f"/sys/class/net/{interface}/carrier").read_text().strip() == "1"
-        except OSError:  # EINVAL: the interface itself is down
-            return False
+        """Whether each link has carrier at its switch end (ethtool: link detected)."""
+        return {name: self.fabric.has_carrier(name) for name in names}
 
     async def matrix(self, placement: Mapping[str, str], budget_ns: int) -> dict[str, dict[str, list[int]]]:
         """``{receiver: {sender: [sent, arrived]}}`` between the hosts of all in ``placement``."""

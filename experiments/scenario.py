@@ -19,6 +19,7 @@ from topologies.units import parse_duration
 
 #: What a run can be told not to do without.
 Requirement: TypeAlias = Literal["kernel"]
+Dataplane: TypeAlias = Literal["ovs", "routed"]
 
 #: What a fault may name instead of nodes. Roles are resolved when the fault strikes.
 ROLES = ("leader", "followers", "others", "majority", "minority")
@@ -136,6 +137,7 @@ class Topology(msgspec.Struct, frozen=True):
     impairments: dict[str, Impairment] = {}
     bfd_interval: int = 0
     weights: dict[str, int] = {}
+    dataplane: Dataplane = "ovs"
 
     def plan(self) -> FabricPlan:
         """Raises `PlanError` when there cannot be such a fabric."""
@@ -149,6 +151,7 @@ class Topology(msgspec.Struct, frozen=True):
             plan,
             impairments=by_direction,
             bfd_interval=self.bfd_interval,
+            dataplane=self.dataplane,
             links=tuple(
                 msgspec.structs.replace(link, weight=weights[link.name]) if link.name in weights else link
                 for link in plan.links

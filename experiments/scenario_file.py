@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from experiments.scenario import (
     ROLES,
+    Dataplane,
     Expect,
     Fault,
     Impair,
@@ -154,6 +155,7 @@ def _topology(table: _Table) -> Topology:
     spines = table.take("spines", _whole(1), default=2)
     leaves = table.take("leaves", _whole(1), default=3)
     hosts_per_leaf = table.take("hosts_per_leaf", _whole(1), default=4)
+    dataplane: Dataplane = table.take("dataplane", _choice("ovs", "routed"), default="ovs")
     bfd_interval = table.take("bfd", _bfd_interval, default=0)
     impairments: dict[str, Impairment] = {}
     weights: dict[str, int] = {}
@@ -178,7 +180,7 @@ def _topology(table: _Table) -> Topology:
                 impairments.pop(name, None)
                 weights.pop(name, None)
     table.finish()
-    return Topology(kind, spines, leaves, hosts_per_leaf, impairments, bfd_interval, weights)
+    return Topology(kind, spines, leaves, hosts_per_leaf, impairments, bfd_interval, weights, dataplane)
 
 
 def _system(table: _Table) -> Raft:

@@ -37,6 +37,7 @@ from topologies.rtnetlink import (
     NetlinkError,
     Port,
     delete_group,
+    interface_has_carrier,
     new_address,
     new_neighbour,
     new_route,
@@ -264,6 +265,10 @@ class Fabric(Mininet):
             packets, octets = (seen.tx_packets, seen.tx_bytes) if sends else (seen.rx_packets, seen.rx_bytes)
             counters[direction] = Counters(packets, octets, seen.tx_dropped if sends else seen.rx_dropped)
         return counters
+
+    def has_carrier(self, link: str) -> bool:
+        """Whether a link has carrier at its switch's end. Raises `PlanError` for a link the plan does not have."""
+        return interface_has_carrier(self.plan.link(link).b.interface)
 
     def connected(self) -> dict[str, bool]:
         """Whether each switch is connected to its controller."""

@@ -99,12 +99,14 @@ class Backend(Protocol):
 
 
 def direction_of(plan: FabricPlan, name: str) -> Direction:
-    """The interfaces of a direction such as ``h1>leaf1``; a host's is in the host's named namespace.
+    """The interfaces of a direction such as ``h1>leaf1``; a host's is in its named namespace, a routing switch's too.
 
     Raises `topologies.plan.PlanError` when the plan has no such direction.
     """
-    hosts = {host.name for host in plan.hosts}
-    sender, receiver = (Attachment(end.interface, end.node if end.node in hosts else None) for end in plan.ends(name))
+    apart = {host.name for host in plan.hosts}
+    if plan.dataplane == "routed":
+        apart |= {switch.name for switch in plan.switches}
+    sender, receiver = (Attachment(end.interface, end.node if end.node in apart else None) for end in plan.ends(name))
     return Direction(name, sender, receiver)
 
 

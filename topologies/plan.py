@@ -81,6 +81,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     the middle makes frames that no host's link can carry.
     ``bfd_interval`` is the time in nanoseconds between two of the packets by which switches watch whether the links
     between them carry, so that one that is silently dead is left after three (RFC 5880); 0 for none.
+    ``dataplane`` is what forwards: Open vSwitch under a controller, or the kernel's own routing (`topologies.routed`).
     """
 
     kind: str
@@ -90,6 +91,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     router_mac: str
     mtu: int = HOST_MTU
     bfd_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
+    dataplane: Literal["ovs", "routed"] = "ovs"
     impairments: dict[str, Impairment] = {}
 
     @cached_property

@@ -21,7 +21,7 @@ from topologies.fabric import Counters, Fabric, _allow_open_files, _typed_errors
 from topologies.nodes import FabricSwitch
 from topologies.plan import End, FabricPlan, Switch
 from topologies.routed import FIRST_INDEX, RoutedDataplane
-from topologies.rtnetlink import Netlink, Port, new_veth
+from topologies.rtnetlink import Netlink, Port, interface_has_carrier, new_veth
 
 
 class RoutedFabric(Fabric):
@@ -84,6 +84,11 @@ class RoutedFabric(Fabric):
                     seen = statistics[receiver.node][FIRST_INDEX + receiver.port]
                     counters[direction] = Counters(seen.rx_packets, seen.rx_bytes, seen.rx_dropped)
         return counters
+
+    def has_carrier(self, link: str) -> bool:
+        end = self.plan.link(link).b
+        with netns.inside(end.node):
+            return interface_has_carrier(end.interface)
 
     def connected(self) -> dict[str, bool]:
         """Nothing: there is no controller to be connected to."""

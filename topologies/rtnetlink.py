@@ -8,6 +8,8 @@ Layouts are those of rtnetlink(7) and linux/if_link.h; integers are in host orde
 
 from __future__ import annotations
 
+import ctypes
+import fcntl
 import ipaddress
 import os
 import socket
@@ -35,6 +37,7 @@ NDA_DST, NDA_LLADDR, NUD_PERMANENT = 1, 2, 0x80
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
 IFF_UP = 0x1
+SIOCETHTOOL, ETHTOOL_GLINK = 0x8946, 0x0A
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME = 16, 3, 2
 
 _HEADER = struct.Struct("=IHHII")
@@ -200,6 +203,15 @@ def blackhole_rule(priority: int, source: str, destination: str, *, add: bool) -
     payload += _attribute(FRA_SRC, socket.inet_aton(source)) + _attribute(FRA_DST, socket.inet_aton(destination))
     kind, flags = (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) if add else (RTM_DELRULE, 0)
     return Message(kind, flags, payload, f"rule against {source} to {destination}")
+
+
+def interface_has_carrier(interface: str) -> bool:
+    """Whether an interface of the namespace this thread is in is up and has carrier (ethtool's "Link detected")."""
+    value = (ctypes.c_uint32 * 2)(ETHTOOL_GLINK, 0)
+    request = struct.pack("16sP16x", interface.encode(), ctypes.addressof(value))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCETHTOOL, request)
+    return value[1] == 1
 
 
 class Netlink:

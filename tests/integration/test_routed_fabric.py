@@ -96,6 +96,16 @@ def test_flows_use_all_spines_and_every_link_counts_them(lab: Sandbox) -> None:
     assert sent["leaf1>spine1"] > sent["leaf1>spine2"] >= 20  # three to one
 
 
+def carriers(lab: RoutedLab) -> list[bool]:
+    seen = [lab.net.has_carrier("leaf1-spine1"), lab.net.has_carrier("h1-leaf1")]
+    with lab.net.dataplane.cut("leaf1-spine1"):
+        return [*seen, lab.net.has_carrier("leaf1-spine1"), lab.net.has_carrier("h1-leaf1")]
+
+
+def test_a_cut_link_has_no_carrier(lab: Sandbox) -> None:
+    assert lab.run_sync(carriers) == [True, True, False, True]
+
+
 def shells(lab: RoutedLab) -> tuple[str, str, str]:
     leaf = lab.net["leaf1"]
     return leaf.cmd("ip -o route"), leaf.cmd("ip nexthop"), lab.net["h1"].cmd("ping -c 1 -W 2 10.0.1.254")

@@ -86,6 +86,7 @@ def test_a_file_becomes_plain_values_in_base_units() -> None:
             "scenario:12: topology.link.\"leaf1-spine9\": no link 'leaf1-spine9'; there is h1-leaf1",
         ),
         ('delay = "2ms"', "weight = 0", 'scenario:13: topology.link."leaf1-spine1".weight: 0 is not a whole number'),
+        ("spines = 2", 'dataplane = "router"', "scenario:8: topology.dataplane: 'router' is not one of ovs, routed"),
         ("spines = 2", 'bfd = "100us"', "scenario:8: topology.bfd: '100us' is not between 1 ms and 10 s"),
         ("spines = 2", "spines = 0", "scenario:8: topology.spines: 0 is not a whole number, 1 or more"),
         ("clients = 3", "clients = 9", "too few for 3 nodes and 9 clients"),
@@ -163,9 +164,12 @@ def test_python_takes_durations_as_text() -> None:
 
 
 def test_links_can_have_weights_and_be_watched() -> None:
-    text = SMALL.replace('delay = "2ms"', "weight = 3").replace("spines = 2", 'spines = 2\nbfd = "20ms"')
+    text = SMALL.replace('delay = "2ms"', "weight = 3").replace(
+        "spines = 2", 'spines = 2\nbfd = "20ms"\ndataplane = "routed"'
+    )
     plan = parse(text, "scenario").plan
     assert plan.bfd_interval == 20_000_000
+    assert plan.dataplane == "routed"
     assert {link.name for link in plan.links if link.weight != 1} == {"leaf1-spine1"}
     assert plan.link("leaf1-spine1").weight == 3
     assert plan.impairments == {}, "a weight alone holds no packet up"

@@ -16,6 +16,7 @@ from controllers.pipeline import routes
 from topologies import cidr
 from topologies.draft import check, leaves_reached
 from topologies.graph import SingleSwitch, Wan, from_graph
+from topologies.impair import direction_of
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
@@ -139,6 +140,14 @@ def test_a_graph_says_how_many_hosts_a_node_has_and_what_an_edge_does_to_packets
 def test_a_topology_that_cannot_be_is_refused_by_what_was_asked_for(make: Callable[[], FabricPlan], says: str) -> None:
     with pytest.raises(PlanError, match=says):
         make()
+
+
+def test_a_direction_of_a_routed_fabric_is_in_the_namespaces_of_its_switches() -> None:
+    routed = msgspec.structs.replace(LeafSpine(1, 2, 1), dataplane="routed")
+    direction = direction_of(routed, "leaf1>spine1")
+    assert (direction.sender.netns, direction.receiver.netns) == ("leaf1", "spine1")
+    direction = direction_of(LeafSpine(1, 2, 1), "h1>leaf1")
+    assert (direction.sender.netns, direction.receiver.netns) == ("h1", None)
 
 
 def altered(**columns: Any) -> FabricPlan:
