@@ -176,7 +176,7 @@ def _impairment(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -
     lost = sum(dropped.values()) / packets if packets else None
     mean, deviation = expected_delay(wanted) if wanted else (None, None)
     rows = [
-        ["mean delay", _span(mean), _sure(found, "delay_mean", _span), _span(counters.get("delay_mean"))],
+        ["mean delay", _span(mean), _mean_delay(found), _span(counters.get("delay_mean"))],
         ["standard deviation", _span(deviation), _sure(found, "jitter", _span), MISSING],
         ["99 % within", "", _span(found.get("delay_p99")), _span(counters.get("delay_p99"))],
         ["lost", _share(asked.get("loss", 0.0)), _sure(found, "loss", _share), _share(lost)],
@@ -207,6 +207,12 @@ def _as_impairment(asked: Mapping[str, Any]) -> Impairment | None:
         return msgspec.convert(asked, Impairment)
     except msgspec.ValidationError:  # recorded by a version that knew more, or less
         return None
+
+
+def _mean_delay(found: Mapping[str, Any]) -> str:
+    """``10.1 ms ± 50 µs``: its interval is symmetric, and far narrower than three figures of its ends could show."""
+    value, interval = _span(found.get("delay_mean")), found.get("delay_mean_interval")
+    return value if interval is None else f"{value} ±{words.THIN}{_span((interval[1] - interval[0]) / 2)}"
 
 
 def _sure(found: Mapping[str, Any], key: str, write: Callable[[float | None], str]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from experiments.calibrate import BATTERY, Calibration, show, wanted
+from experiments.report.proof import calibrations
 from experiments.scenario import ScenarioError
 from topologies.impairment import Impairment
 from topologies.measure import Arrival, summarise
@@ -86,3 +87,20 @@ def test_what_did_not_do_what_was_asked_is_counted_and_said() -> None:
     assert "✘" in text
     assert "mean delay 20.00 ms" in text
     assert "1 of 1 did not do what was asked" in text
+
+
+def test_a_report_shows_what_a_fault_will_ask_of_a_link_beside_what_it_did_and_how_surely() -> None:
+    found = obtained(10_100_000, asked=msgspec.to_builtins(Impairment(delay=10_000_000)), backend="wire")
+    found |= {"delay_mean_interval": (10_050_000, 10_150_000), "rate": {"rate": 1, "interval": None}}
+    (table,) = calibrations({"leaf1>spine1": found}, None)
+    assert table.head[1:] == ["asked", "by 200 probes, 95 % interval"]
+    shown = {row[0]: [cell.replace("\u202f", " ") for cell in row[1:]] for row in table.rows}
+    assert shown["mean delay"] == ["10 ms", "10.1 ms ± 50 µs"]
+    assert shown["lost"] == ["0 %", "0 % (0 to 1.8 %)"]
+
+
+def test_a_report_of_a_run_without_intervals_is_written_as_before() -> None:
+    found = {key: value for key, value in obtained(10_100_000).items() if not key.endswith("_interval")}
+    (table,) = calibrations({"leaf1>spine1": found}, None)
+    assert table.head[1:] == ["asked", "by 200 probes"]
+    assert not any(mark in cell for mark in "(±" for row in table.rows for cell in row)
