@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from topologies.draft import Draft, at_least, leaf_networks
 from topologies.impairment import Impairment
@@ -51,3 +52,13 @@ def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
                 limit = Impairment(rate=round(hosts_per_leaf * host_rate * share / oversubscription))
             draft.link(leaf, spine, weight=weight, forth=limit, back=limit)
     return draft.plan("leaf-spine")
+
+
+def _topo(*sizes: int) -> Any:
+    from topologies.mininet_topo import topo_of  # takes half a second
+
+    return topo_of(LeafSpine(*sizes))
+
+
+#: What ``mn --custom topologies/leaf_spine.py --topo leafspine,2,4,2`` looks for.
+topos = {"leafspine": _topo}

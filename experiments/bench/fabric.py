@@ -21,7 +21,7 @@ from experiments.bench import BenchError, Figure, figure
 from experiments.inside import Inside
 from topologies.fabric import Fabric
 from topologies.leaf_spine import LeafSpine
-from topologies.nodes import Mininet
+from topologies.mininet_topo import Mininet, topo_of
 from topologies.openvswitch import OpenVSwitch
 from topologies.plan import FabricPlan
 from topologies.sandbox import Sandbox
@@ -76,19 +76,12 @@ class Stock:
     def life(self, plan: FabricPlan) -> tuple[float, float]:
         """Seconds of ``build()`` and ``start()``, and of ``stop()``."""
         from mininet.node import OVSSwitch  # where the fabric has already seen to Mininet's imports
-        from mininet.topo import Topo
 
         ovs = OpenVSwitch("netdev")
         ovs.start()
         # Mininet would else set sysctls of the whole machine.
         Mininet.inited = True
-        topology = Topo()
-        for switch in plan.switches:
-            topology.addSwitch(switch.name, dpid=f"{switch.datapath_id:016x}")
-        for host in plan.hosts:
-            topology.addHost(host.name, ip=host.address, mac=host.mac, defaultRoute=f"via {host.gateway}")
-        for link in plan.links:
-            topology.addLink(link.a.node, link.b.node)
+        topology = topo_of(plan)
         switches = partial(OVSSwitch, datapath="user", failMode="secure")
         started = time.monotonic()
         net: Any = Mininet(topology, switch=switches, controller=None, build=False)

@@ -1,6 +1,6 @@
 """How much one TCP connection carries from host to host, through leaf, spine and leaf, beside a bare veth.
 
-2 spines × 2 leaves on Open vSwitch's user space datapath under the controller; no tunnel, so that segments pass whole.
+2 spines × 2 leaves on Open vSwitch under the controller, without a tunnel, so that segments pass whole; then routed.
 The bare veth joins two namespaces without a switch between them: what the kernel and iperf3 could at most.
 """
 
@@ -15,10 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from experiments.bench import BenchError, Figure, figure
 from experiments.inside import Inside
 from topologies import netns
 from topologies.leaf_spine import LeafSpine
+from topologies.plan import FabricPlan
 from topologies.rtnetlink import Netlink, Port, new_address, new_veth, set_state
 from topologies.sandbox import Sandbox
 
@@ -37,6 +40,16 @@ def bench() -> list[Figure]:
     if shutil.which("iperf3") is None:
         raise BenchError("there is no iperf3 command, which this bench measures with: install iperf3")
     plan = LeafSpine(2, 2, 1)
+    through, bare = _measured(plan)
+    routed, bare_then = _measured(msgspec.structs.replace(plan, dataplane="routed"))
+    return [
+        figure("host_to_host_gbit_per_s", through, "Gbit/s", aim="≥ 2", peer=BARE, peer_value=bare),
+        figure("routed_gbit_per_s", routed, "Gbit/s", peer=BARE, peer_value=bare_then),
+    ]
+
+
+def _measured(plan: FabricPlan) -> tuple[float, float]:
+    """Gbit/s through the fabric of a plan, and over the bare veth beside it."""
     ended: list[tuple[str, str, int]] = []
     with tempfile.TemporaryDirectory(prefix="splitbrain-bench-") as name:
         folder = Path(name)
@@ -49,7 +62,7 @@ def bench() -> list[Figure]:
     if ended:
         raise BenchError(f"while throughput was measured, these ended: {ended}")
     through, bare = (statistics.median(rates) / 1e9 for rates in zip(*rounds, strict=True))
-    return [figure("host_to_host_gbit_per_s", through, "Gbit/s", aim="≥ 2", peer=BARE, peer_value=bare)]
+    return through, bare
 
 
 def _join_bare(_: Inside) -> None:
