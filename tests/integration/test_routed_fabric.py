@@ -119,6 +119,23 @@ def test_a_switch_has_a_shell_that_shows_its_weighted_next_hops_and_answers_its_
     assert " 0% packet loss" in ping
 
 
+def as_mininet(lab: RoutedLab) -> list[float]:
+    """Percentage of pings lost: with all links, without one uplink of leaf1, without both, and with all again."""
+    net = lab.net
+    lost = [net.pingAll(timeout="1")]
+    for spine in ("spine1", "spine2"):
+        net.configLinkStatus("leaf1", spine, "down")
+        lost.append(net.pingAll(timeout="1"))
+    for spine in ("spine1", "spine2"):
+        net.configLinkStatus(spine, "leaf1", "up")
+    return [*lost, net.pingAll(timeout="1")]
+
+
+def test_it_is_a_mininet(lab: Sandbox) -> None:
+    across = 100 * 8 / 12
+    assert lab.run_sync(as_mininet) == pytest.approx([0, 0, across, 0])
+
+
 async def lives_twice(lab: RoutedLab) -> bool:
     for _ in range(2):
         lab.net.stop()
