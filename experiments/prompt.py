@@ -26,6 +26,7 @@ from mininet.log import lg
 
 from experiments.inside import Inside
 from experiments.nemesis import complete_grudge
+from experiments.path import Flow, observe
 from experiments.report import words
 from experiments.scenario import links
 from experiments.shell_words import (
@@ -34,6 +35,7 @@ from experiments.shell_words import (
     complete_impair,
     complete_link,
     complete_partition,
+    parse_flow,
     parse_impair,
     parse_partition,
 )
@@ -169,6 +171,16 @@ class Prompt(CLI):
 
     def complete_reach(self, text: str, *_: Any) -> list[str]:
         return complete_hosts(self._plan, text)
+
+    def do_path(self, line: str) -> None:
+        """path h1 h5 udp 40000 7000: which way that flow takes now, seen by sending it.
+
+        After the hosts come the protocol, source and destination port. Nothing else may cross the fabric meanwhile."""
+        way = observe(self._inside, Flow(*parse_flow(self._plan, line)))
+        _say(f"{' > '.join(way.nodes)}  ({way.how}: {way.why})")
+
+    def complete_path(self, text: str, *_: Any) -> list[str]:
+        return complete_hosts(self._plan, text) + [word for word in ("udp", "tcp") if word.startswith(text)]
 
     # ---- Mininet's ways, mended ------------------------------------------------------------------------------------
 

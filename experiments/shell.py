@@ -31,8 +31,8 @@ PATIENCE = 30.0
 
 INTRODUCTION = """\
 {switches} switches, {hosts} hosts, {links} links; {backends}. Every host reaches every other.
-Beside Mininet's commands: partition, cut, impair, heal, faults, links, reach; `help impair` says more, Tab completes.
-`h1 ping h5` runs a command in a host; `exit` takes everything away."""
+Beside Mininet's commands: partition, cut, impair, heal, faults, links, path, reach; `help impair` says more.
+Tab completes. `h1 ping h5` runs a command in a host; `exit` takes everything away."""
 
 
 def shell(plan: FabricPlan, seed: int, say: Callable[[str], None]) -> None:

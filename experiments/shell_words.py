@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -63,6 +63,22 @@ def parse_impair(plan: FabricPlan, line: str) -> tuple[list[str], Impairment]:
     if not names or not values:
         raise WordError("say which link or direction, and what it does: impair leaf1>spine1 delay=20ms loss=10%")
     return directions(plan, names), Impairment(**values)
+
+
+def parse_flow(plan: FabricPlan, line: str) -> tuple[str, str, Literal["udp", "tcp"], int, int]:
+    """Sender, receiver, protocol, source and destination port in ``h1 h5 udp 40000 7000``.
+
+    Raises `WordError`, or `PlanError` for a host the plan does not have.
+    """
+    match line.split():
+        case [sender, receiver, ("udp" | "tcp") as protocol, source, destination] if all(
+            port.isdecimal() and 0 < int(port) < 65536 for port in (source, destination)
+        ):
+            if sender == receiver:
+                raise WordError(f"what {sender} sends itself never leaves it: name another host")
+            known: Literal["udp", "tcp"] = "udp" if protocol == "udp" else "tcp"
+            return plan.host(sender).name, plan.host(receiver).name, known, int(source), int(destination)
+    raise WordError(f"{line.strip()!r} is no flow: write hosts, protocol and ports: path h1 h5 udp 40000 7000")
 
 
 def complete_partition(plan: FabricPlan, text: str, line: str) -> list[str]:

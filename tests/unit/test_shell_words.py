@@ -11,6 +11,7 @@ from experiments.shell_words import (
     WordError,
     complete_impair,
     complete_partition,
+    parse_flow,
     parse_impair,
     parse_partition,
 )
@@ -77,6 +78,16 @@ def test_an_impairment_is_read_with_its_units_and_a_link_means_both_directions()
 def test_an_impairment_that_cannot_be_read_is_refused_with_the_reason(line: str, said: str) -> None:
     with pytest.raises(WordError, match=said):
         parse_impair(PLAN, line)
+
+
+def test_a_flow_is_read_whole() -> None:
+    assert parse_flow(PLAN, "h1 h5 udp 40000 7000") == ("h1", "h5", "udp", 40_000, 7_000)
+
+
+@pytest.mark.parametrize("line", ["", "h1 h5 udp 1", "h1 h5 sctp 1 2", "h1 h5 udp 1 65536", "h1 h1 udp 1 2"])
+def test_a_flow_that_is_none_is_refused(line: str) -> None:
+    with pytest.raises(WordError, match=r"path h1 h5 udp 40000 7000|name another host"):
+        parse_flow(PLAN, line)
 
 
 def test_completion_offers_what_can_stand_there() -> None:
