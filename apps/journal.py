@@ -15,7 +15,7 @@ zeros: a disk writes a sector whole or not at all, and an unwritten one of a fil
 Layout, integers little-endian; every batch starts at a multiple of 16 bytes, so its header lies within one sector:
 
 - segment ``<number>.seg``: magic ``splitlog``, u32 version, u32 length, u32 CRC-32 of the rest: msgpack
-  ``[cluster, node, segment number, number of its first batch]``
+  ``[cluster, node, segment number, number of its first batch, whether the log begins anew with it]``
 - batch: u32 length, u32 number (modulo 2**32), u32 CRC-32 of the body, u32 CRC-32 of this header, of where it stands,
   and of the segment's identity, so that no bytes from elsewhere pass for it; then the body, a msgpack array of records
 
@@ -23,8 +23,10 @@ The checksum is CRC-32 as in zlib: it is in the standard library and runs in C, 
 than a gigabyte a second; CRC-32C would be pure Python. Segments are not preallocated: on ext4 that took a sync of one
 256-byte entry from 0.10 to 0.08 ms, and would cost every node 64 MiB of zeros at its start.
 
-What is not here: the thread that keeps the event loop from waiting for the disk (`apps.runtime.disk`), and dropping old
-segments, which comes with snapshots; segments and batches are numbered so that a log need not start at 0 then.
+A log can begin *anew*: its next batch then stands for all before it, at the start of a segment that says so. The file
+gets its name when that batch is on disk; from then on the earlier segments mean nothing, and they are removed.
+
+What is not here: the thread that keeps the event loop from waiting for the disk (`apps.runtime.disk`).
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ import msgspec
 
 Record = TypeVar("Record")
 
-VERSION = 1
+VERSION = 2
 SEGMENT_BYTES = 64 << 20
 
 _MAGIC = b"splitlog"
@@ -51,6 +53,7 @@ _BATCH_HEADER = struct.Struct("<IIII")
 _PLACED = struct.Struct("<QIII")
 _ALIGNMENT = 16
 _SECTOR = 512
+_LONGEST_HEADER = 1 << 16
 _SEGMENT_NAME = re.compile(r"(\d{10})\.seg")
 _UNFINISHED = ".new"
 
@@ -107,6 +110,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, array_like=True):
     node: str
     number: int
     first_batch: int
+    anew: bool = False
 
 
 class Segment(NamedTuple):
@@ -262,14 +266,22 @@ class Journal(Generic[Record]):
             self.close()
             raise
 
-    def commit(self, records: Sequence[Record]) -> None:
+    def commit(self, records: Sequence[Record], *, anew: bool = False) -> None:
         """Append ``records`` as one batch; on return they are on disk. Blocks for the sync.
+
+        ``anew``: they replace all that was committed before; a crash leaves either them or what they were to replace.
 
         Raises `JournalFailed`, from then on always: what was not synced must never be acknowledged.
         """
         if self._failure is not None:
             raise self._failure
         try:
+            if anew:
+                os.close(self._fd)
+                self._fd = -1
+                self._new_segment(self._number + 1, self._next_batch, self._encode(records))
+                self._remove_before(self._number)
+                return
             if self._offset >= self._segment_bytes:
                 os.close(self._fd)
                 self._fd = -1
@@ -303,13 +315,18 @@ class Journal(Generic[Record]):
         if not numbers:
             self._new_segment(0, 0)
             return
+        # Those before the last one that begins anew mean nothing, and some of them may be gone.
+        begun = max((number for number in numbers if self._begins_anew(number)), default=0)
+        numbers = [number for number in numbers if number >= begun]
         self._next_batch = 0
-        for position, number in enumerate(numbers):
+        for position, number in enumerate(numbers, begun):
             path = self._path(number)
             if number != position:
                 raise JournalCorrupt(self._path(position), 0, "this segment is missing, later ones are there")
             try:
                 segment = read_segment(memoryview(path.read_bytes()))
+                if segment.header.anew:
+                    self._next_batch = segment.header.first_batch
                 self._check_place(path, number, segment.header)
                 for offset, body in segment.batches:
                     self._take(offset, body)
@@ -325,6 +342,7 @@ class Journal(Generic[Record]):
             # Longer: an unfinished batch. Shorter: the padding of the last one is missing, and comes back as zeros.
             os.ftruncate(self._fd, segment.end)
             os.fsync(self._fd)
+        self._remove_before(begun)
         if segment.torn:
             self.cut = Cut(path, segment.end, size - segment.end)
 
@@ -350,17 +368,36 @@ class Journal(Generic[Record]):
                 f"and batch {self._next_batch} of segment {number} belongs here",
             )
 
-    def _new_segment(self, number: int, first_batch: int) -> None:
-        header = SegmentHeader(*self._identity, number, first_batch)
+    def _begins_anew(self, number: int) -> bool:
+        with self._path(number).open("rb") as file:
+            try:
+                return _read_header(memoryview(file.read(_LONGEST_HEADER)))[0].anew
+            except _DamageError:
+                return False  # which is reported when it is read
+
+    def _remove_before(self, number: int) -> None:
+        for path in self._directory.iterdir():
+            if (match := _SEGMENT_NAME.fullmatch(path.name)) and int(match[1]) < number:
+                path.unlink()
+
+    def _new_segment(self, number: int, first_batch: int, body: bytes | None = None) -> None:
+        """Begin a segment. With ``body``, the log begins anew there, with that as its first batch."""
+        header = SegmentHeader(*self._identity, number, first_batch, body is not None)
         path = self._path(number)
         # Under another name until its header is on disk: a segment that exists has a whole header.
         unfinished = path.with_suffix(_UNFINISHED)
         self._fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        self._offset = _write_all(self._fd, [segment_header(header)], 0)
+        self._salt, self._next_batch = _salt(header), first_batch
+        start = segment_header(header)
+        pieces = [start]
+        if body is not None:
+            pieces += batch_frame(self._salt, len(start), first_batch, body)
+            self._next_batch += 1
+        self._offset = _write_all(self._fd, pieces, 0)
         os.fsync(self._fd)
         os.rename(unfinished, path)
         os.fsync(self._lock)
-        self._number, self._next_batch, self._salt = number, first_batch, _salt(header)
+        self._number = number
 
 
 def _failed(what: str, path: Path, error: OSError) -> JournalFailed:

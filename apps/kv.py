@@ -82,6 +82,9 @@ Result: TypeAlias = Done | Refused | NotLeader | Unsure | Busy
 
 _DONE = Done()
 
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(tuple[list[tuple[str, Any]], list[tuple[str, int, list[tuple[int, Result]]]]]).decode
+
 
 class _Session:
     """What is remembered of one client: the results of those of its commands it may still send again."""
@@ -138,6 +141,26 @@ class Store:
             session.forget_below(command.acknowledged)
         result = session.results[sequence] = self._execute(command.operation)
         return result
+
+    def dump(self) -> bytes:
+        """All of the state, for `load`. Equal states give equal bytes, whatever led to them."""
+        values = sorted(self._values.items())
+        sessions = [
+            (name, session.acknowledged, sorted(session.results.items()))
+            for name, session in sorted(self._sessions.items())
+        ]
+        return _encode((values, sessions))
+
+    @classmethod
+    def load(cls, data: bytes) -> Store:
+        """The state that `dump` gave. Raises `msgspec.MsgspecError` for anything else."""
+        store = cls()
+        values, sessions = _decode(data)
+        store._values = dict(values)
+        for name, acknowledged, results in sessions:
+            session = store._sessions[name] = _Session()
+            session.acknowledged, session.results = acknowledged, dict(results)
+        return store
 
     def _execute(self, operation: Operation) -> Result:
         key = operation.key

@@ -15,7 +15,7 @@ What a driver promises:
 - `Persist` is asynchronous: `Persisted` with its token follows once the records, and all before them, are on disk.
   A process that must not speak before it has written (Raft §5.1: persistent state before responding to RPCs)
   keeps back its `Send` until then. After a crash, records whose `Persisted` had not been delivered may be there or not,
-  but always a prefix of what was asked for.
+  but always a prefix of what was asked for; a `Snapshot` counts as one record here.
 - Messages may be lost, repeated, delayed and reordered. A sender's name can be trusted, its content only as far as
   its codec goes.
 - A timer name has at most one deadline: `SetTimer` replaces it. A `TimerFired` that was overtaken by `SetTimer` or
@@ -117,6 +117,16 @@ class Persist(msgspec.Struct, frozen=True, gc=False):
     records: Sequence[Any]
 
 
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
+    """Put ``records`` in the place of all that was asked to be durable before, so that a log need not grow for ever.
+
+    At once: after a crash, either all of them are there or what was there before. `Persisted` follows as for `Persist`.
+    """
+
+    token: int
+    records: Sequence[Any]
+
+
 class Reply(msgspec.Struct, frozen=True, gc=False):
     client: NodeId
     request: int
@@ -129,7 +139,7 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
     event: Any
 
 
-Effect: TypeAlias = Send | SetTimer | CancelTimer | Persist | Reply | Trace
+Effect: TypeAlias = Send | SetTimer | CancelTimer | Persist | Snapshot | Reply | Trace
 
 
 class Process(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from experiments.trace import Append, Apply, Commit, Role, Started, TraceError, Truncate, Witness
+from experiments.trace import Append, Apply, Commit, Install, Role, Started, TraceError, Truncate, Witness
 
 Property: TypeAlias = Literal[
     "ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety"
@@ -150,6 +150,8 @@ class RaftProperties:
                 return self._role(node, witness, event)
             case Truncate(first=first):
                 return self._truncate(node, witness, first)
+            case Install(index=index, term=term):
+                return self._install(node, witness, index, term)
             case Started() as event:
                 node.recover(witness, event)
         return []
@@ -242,6 +244,17 @@ class RaftProperties:
             return []
         message = f"{witness.node} removed {gone} of its entries, from {first} on, while it led term {node.term}"
         return [Violation("LeaderAppendOnly", message, (node.leading, witness), first)]
+
+    def _install(self, node: _Node, witness: Witness, index: int, term: int) -> list[Violation]:
+        """A snapshot stands for what was committed; a log that agrees with it there keeps what follows."""
+        if index > len(self._committed) or self._committed[index - 1][0] != term:
+            message = f"{witness.node} installed a snapshot at {index} of term {term}, which nobody had committed"
+            return [Violation("StateMachineSafety", message, (witness,), index)]
+        if not (index <= len(node.log) and node.log[index - 1][0] == term):
+            node.undo.append((1, node.log[:]))
+            node.log[:] = self._committed[:index]
+        node.commit = max(node.commit, index)
+        return []
 
     def _commit(self, node: _Node, witness: Witness, upto: int, term: int) -> list[Violation]:
         if upto > len(node.log):

@@ -78,9 +78,16 @@ class Apply(_Event, tag="apply", frozen=True, gc=False):
         _one_each(self.terms, self.digests)
 
 
-TraceEvent: TypeAlias = Header | Started | Role | Vote | Truncate | Append | Commit | Apply
+class Install(_Event, tag="install", frozen=True, gc=False):
+    index: int
+    term: int
 
-_KNOWN = {kind.__struct_config__.tag for kind in (Header, Started, Role, Vote, Truncate, Append, Commit, Apply)}
+
+TraceEvent: TypeAlias = Header | Started | Role | Vote | Truncate | Append | Commit | Apply | Install
+
+_KNOWN = {
+    kind.__struct_config__.tag for kind in (Header, Started, Role, Vote, Truncate, Append, Commit, Apply, Install)
+}
 
 
 class Witness(msgspec.Struct, frozen=True, gc=False):

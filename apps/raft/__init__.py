@@ -4,10 +4,10 @@ What it promises, as long as no node lies and no disk forgets what it said was w
 that was answered with `Done` is never lost, takes effect once however often it was sent, and is seen by every read
 that starts after. It is available while a majority of the voters can talk to each other.
 
-Where to read: `core.Raft` is the protocol, in layers: `node`, `election`, `replication`, `reads`, `transfer`; `log`,
-`progress` and `quorum` are its parts, each without knowledge of the others; `messages` is what goes over the wire and
-onto the disk; `trace` is the evidence it leaves, `invariants` what must hold at any moment. `docs/raft.md` says which
-rule is where.
+Where to read: `core.Raft` is the protocol, in layers: `node`, `election`, `replication`, `snapshots`, `reads`,
+`transfer`; `log`, `progress` and `quorum` are its parts, each without knowledge of the others; `messages` is what goes
+over the wire and onto the disk; `trace` is the evidence it leaves, `invariants` what must hold at any moment.
+`docs/raft.md` says which rule is where.
 
 Sources: Ongaro & Ousterhout, In Search of an Understandable Consensus Algorithm (2014), "the paper"; Ongaro,
 Consensus: Bridging Theory and Practice (2014), "the thesis".

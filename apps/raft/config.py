@@ -17,6 +17,7 @@ _AT_LEAST_ONE = (
     "max_inflight",
     "max_uncommitted_entries",
     "max_uncommitted_bytes",
+    "snapshot_entries",
 )
 
 
@@ -38,6 +39,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``max_inflight``: how many `Append` a follower may be behind with its answers before the leader waits for it.
     ``max_uncommitted_entries``, ``max_uncommitted_bytes``: with so much in its log that is not committed yet, a leader
     takes no further write (`kv.Busy`): memory stays bounded when followers are slow or gone.
+    ``snapshot_entries``: so many applied entries are replaced by a snapshot (`apps.raft.snapshots`).
     ``reads``: how a leader makes sure that it still is one, by a round of heartbeats or by a lease (`apps.raft.reads`).
     ``clock_drift_bound``: for leases, by what share one node's clock may run faster than another's. Oscillators differ
     by 0.0002 at most, so that most of the default is for clocks that are being corrected.
@@ -53,6 +55,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_inflight: int = 64
     max_uncommitted_entries: int = 100_000
     max_uncommitted_bytes: int = 64 << 20
+    snapshot_entries: int = 50_000
     reads: Literal["read_index", "lease"] = "read_index"
     clock_drift_bound: float = 0.05
     follower_reads: bool = False

@@ -5,7 +5,7 @@ gains from going out together waits for `Idle`. There a leader turns the request
 node writes, sends, applies and answers, in this order, so that the disk works while the network does.
 
 The protocol is built in layers, each a module that knows those below it: `node`, what is on disk before what is said;
-`election`; `replication`; `reads`; `transfer`. Here events and messages are handed to them.
+`election`; `replication`; `snapshots`; `reads`; `transfer`. Here events and messages are handed to them.
 
 The names of terms, roles and rules are the paper's.
 """
@@ -39,9 +39,11 @@ from apps.raft.messages import (
     AppendReply,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
+    SnapshotReply,
     TimeoutNow,
     TransferLeadership,
     VoteReply,
@@ -82,6 +84,8 @@ class Raft(Transfers):
             HeartbeatReply: self._on_heartbeat_reply,
             ReadIndex: self._on_read_index,
             ReadIndexReply: self._on_read_index_reply,
+            InstallSnapshot: self._on_install_snapshot,
+            SnapshotReply: self._on_snapshot_reply,
             TimeoutNow: self._on_timeout_now,
         }
 
@@ -141,6 +145,7 @@ class Raft(Transfers):
             self._start_reads()
         else:
             self._forward_reads()
+        self._compact()
         self._write()
         if self.role is Role.LEADER:
             self._replicate()

@@ -24,12 +24,13 @@ class Violation(msgspec.Struct, frozen=True):
 def parting(one: Log, other: Log) -> int | None:
     """The first position at which two logs differ although they agree on the term of a later one, or of itself."""
     agreeing = min(one.last, other.last)
-    while one.term(agreeing) != other.term(agreeing):
+    while agreeing > max(one.base, other.base) and one.term(agreeing) != other.term(agreeing):
         agreeing -= 1
-    mine, theirs = one.slice(1, agreeing), other.slice(1, agreeing)
+    first = max(one.base, other.base) + 1
+    mine, theirs = one.slice(first, agreeing), other.slice(first, agreeing)
     if mine == theirs:
         return None
-    return next(index for index, (a, b) in enumerate(zip(mine, theirs, strict=True), 1) if a != b)
+    return next(index for index, (a, b) in enumerate(zip(mine, theirs, strict=True), first) if a != b)
 
 
 class Invariants:
@@ -64,13 +65,13 @@ class Invariants:
         """A leader never overwrites or removes entries of its log."""
         last, term = self._last_of_leader.get(leader.term, (0, 0))
         self._last_of_leader[leader.term] = leader.log.last, leader.log.last_term
-        if leader.log.term(last) == term:
+        if last < leader.log.base or leader.log.term(last) == term:
             return None
         return Violation("LeaderAppendOnly", f"{leader.node} lost entry {last} while it led term {leader.term}")
 
     def leader_completeness(self, leader: Raft) -> Violation | None:
         """What was committed in earlier terms is in the log of every later leader."""
-        known = self._complete.get(leader.term, 0)
+        known = max(self._complete.get(leader.term, 0), leader.log.base)
         self._complete[leader.term] = len(self.committed)
         here = leader.log.slice(known + 1, len(self.committed))
         for index in range(known, len(self.committed)):

@@ -33,7 +33,21 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, tag="E", gc=False):
     command: bytes
 
 
-Record: TypeAlias = HardState | Entry
+class SnapshotRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
+    """The state after entry ``index`` of ``term`` was applied, as `kv.Store.dump` gave it, with its CRC-32.
+
+    The log goes on behind ``base`` of ``base_term``, which is not beyond ``index``.
+    """
+
+    index: int
+    term: int
+    base: int
+    base_term: int
+    checksum: int
+    data: bytes
+
+
+Record: TypeAlias = HardState | Entry | SnapshotRecord
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="V", gc=False):
@@ -117,6 +131,26 @@ class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=F
     index: int
 
 
+class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
+    """A piece of the snapshot at ``index``, which is ``total`` bytes of CRC-32 ``checksum``, from ``offset`` on."""
+
+    term: int
+    index: int
+    last_term: int
+    checksum: int
+    total: int
+    offset: int
+    data: bytes
+
+
+class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
+    """So many bytes of the snapshot at ``index`` are ``received``; when all are, `AppendReply` says so."""
+
+    term: int
+    index: int
+    received: int
+
+
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag="T", gc=False):
     """The leader of ``term`` wants this node to stand for election at once (thesis §3.10)."""
 
@@ -133,6 +167,8 @@ Message: TypeAlias = (
     | HeartbeatReply
     | ReadIndex
     | ReadIndexReply
+    | InstallSnapshot
+    | SnapshotReply
     | TimeoutNow
 )
 

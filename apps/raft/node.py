@@ -12,13 +12,26 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
+from zlib import crc32
 
 from apps import kv
-from apps.process import Effect, Nanoseconds, NodeId, Persist, Persisted, Reply, Requested, Send, Started, Trace
+from apps.process import (
+    Effect,
+    Nanoseconds,
+    NodeId,
+    Persist,
+    Persisted,
+    Reply,
+    Requested,
+    Send,
+    Snapshot,
+    Started,
+    Trace,
+)
 from apps.raft import messages, trace
 from apps.raft.config import RaftConfig
 from apps.raft.log import Log
-from apps.raft.messages import Entry, HardState, VoteReply
+from apps.raft.messages import Entry, HardState, SnapshotRecord, VoteReply
 
 
 class Role(enum.StrEnum):
@@ -75,6 +88,8 @@ class Node:
 
         # What of it has reached the disk.
         self._records: list[messages.Record] = []  # to be written at the end of this step
+        self._snapshot: SnapshotRecord | None = None  # the latest
+        self._anew = False  # all of the state is to be written at the end of this step, in place of what is there
         self._token = 0  # of the last Persist
         self._synced = 0  # the last one that was confirmed
         self._state_token = 0  # the one that carries the present term and vote
@@ -98,11 +113,22 @@ class Node:
             if isinstance(record, HardState):
                 self.term, self.vote = record.term, record.vote
                 continue
+            if isinstance(record, SnapshotRecord):
+                self._load(record)
+                continue
             if record.index > self.log.last + 1:
                 raise RecoveryError(f"{self.node}: entry {record.index} was recovered, but none at {self.log.last + 1}")
             if record.index <= self.log.last:
                 self.log.truncate(record.index)
             self.log.extend((record,))
+
+    def _load(self, record: SnapshotRecord) -> None:
+        if crc32(record.data) != record.checksum:
+            raise RecoveryError(f"{self.node}: the checksum of the snapshot at {record.index} differs")
+        self.store = kv.Store.load(record.data)
+        self.log.restart(record.base, record.base_term)
+        self.commit = self.applied = record.index
+        self._snapshot = record
 
     def _on_persisted(self, event: Persisted) -> None:
         self._synced = event.token
@@ -131,11 +157,19 @@ class Node:
         self._writing = deque((token, min(last, first - 1)) for token, last in self._writing)
 
     def _write(self) -> None:
-        if self._records:
-            self._token += 1
+        if not (self._records or self._anew):
+            return
+        self._token += 1
+        if self._anew:
+            assert self._snapshot is not None
+            entries = self.log.slice(self.log.base + 1, self.log.last)
+            state = HardState(self.term, self.vote)
+            self._effects.append(Snapshot(self._token, [state, self._snapshot, *entries]))
+            self._anew = False
+        else:
             self._effects.append(Persist(self._token, self._records))
-            self._writing.append((self._token, self.log.last))
-            self._records = []
+        self._writing.append((self._token, self.log.last))
+        self._records = []
 
     # ---- what is said --------------------------------------------------------------------------------------------
 

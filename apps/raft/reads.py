@@ -28,7 +28,7 @@ from apps.raft import quorum
 from apps.raft.config import RaftConfig
 from apps.raft.messages import ReadIndex, ReadIndexReply
 from apps.raft.node import Role
-from apps.raft.replication import Replication
+from apps.raft.snapshots import Snapshots
 
 #: How many rounds may be unanswered before the oldest are forgotten; they could only have prolonged a lease.
 _ROUNDS_REMEMBERED = 1024
@@ -49,7 +49,7 @@ class _Forwarded(NamedTuple):
     reads: list[Requested]
 
 
-class Reads(Replication):
+class Reads(Snapshots):
     def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
         super().__init__(node, voters, config, random)
         self._reads: list[Requested] = []  # come in, and nothing done about them yet

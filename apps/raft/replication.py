@@ -65,7 +65,7 @@ class Replication(Elections):
         self._effects.append(SetTimer(HEARTBEAT, self._config.heartbeat_interval))
         self._send_heartbeats()
         for peer, progress in self._progress.items():
-            if progress.has_stalled():
+            if progress.has_stalled() and progress.next > self.log.base:
                 self._say(peer, self._append_message(progress.next, []))
 
     def _send_heartbeats(self) -> None:
@@ -115,7 +115,7 @@ class Replication(Elections):
         last = self.log.last
         shared: dict[int, Append] = {}
         for peer, progress in self._progress.items():
-            while progress.next <= last and progress.may_send(self._config.max_inflight):
+            while self.log.base < progress.next <= last and progress.may_send(self._config.max_inflight):
                 message = shared.get(progress.next)
                 if message is None:
                     message = shared[progress.next] = self._append_message(progress.next, self._batch(progress.next))
@@ -152,6 +152,10 @@ class Replication(Elections):
     def _on_append(self, sender: NodeId, append: Append) -> None:
         if not self._follow(sender, append.term):
             self._say(sender, AppendRejected(self.term, append.previous_index, 0, 0))
+        elif append.previous_index < self.log.base:
+            # What the snapshot stands for was committed, so every leader has it; of its terms nothing is known here.
+            self._matched = max(self._matched, self.log.base)
+            self._answer_to = sender
         elif self.log.term(append.previous_index) != append.previous_term:
             hint = self.log.last_agreeing(append.previous_index, append.previous_term)
             self._say(sender, AppendRejected(self.term, append.previous_index, *hint))

@@ -53,6 +53,11 @@ class Applied(msgspec.Struct, frozen=True, tag_field="ev", tag="apply", gc=False
     digests: list[str]
 
 
+class Installed(msgspec.Struct, frozen=True, tag_field="ev", tag="install", gc=False):
+    index: int
+    term: int
+
+
 def appended(entries: Sequence[Entry]) -> Appended:
     return Appended(entries[0].index, [entry.term for entry in entries], _digests(entries))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from apps.journal import Journal
 
-_Job = tuple[int, Sequence[Any]]
+_Job = tuple[int, Sequence[Any], bool]
 
 
 class Disk:
@@ -31,8 +31,9 @@ class Disk:
         self._thread = threading.Thread(target=self._run, name="disk", daemon=True)
         self._thread.start()
 
-    def persist(self, token: int, records: Sequence[Any]) -> None:
-        self._jobs.put((token, records))
+    def persist(self, token: int, records: Sequence[Any], *, anew: bool = False) -> None:
+        """``anew``: in the place of everything before."""
+        self._jobs.put((token, records, anew))
 
     def close(self) -> None:
         """Finish what was asked for, then close the log. ``done`` may still be called."""
@@ -43,18 +44,20 @@ class Disk:
     def _run(self) -> None:
         jobs = self._jobs
         while (job := jobs.get()) is not None:
-            token, records = job
+            token, records, anew = job
             if not jobs.empty():
                 records = list(records)
                 while not jobs.empty():
                     if (job := jobs.get()) is None:
                         jobs.put(None)
                         break
-                    token, more = job
+                    token, more, replaces = job
+                    if replaces:
+                        records, anew = [], True
                     records += more
             began = time.monotonic_ns()
             try:
-                self._journal.commit(records)
+                self._journal.commit(records, anew=anew)
             except Exception as error:
                 self._loop.call_soon_threadsafe(self._failed, error)
                 return

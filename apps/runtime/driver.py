@@ -28,6 +28,7 @@ from apps.process import (
     Reply,
     Send,
     SetTimer,
+    Snapshot,
     Started,
     TimerFired,
     Trace,
@@ -103,13 +104,14 @@ class Driver:
         self._steps = self._events = 0
 
         self._traced: list[Any] = []
-        self._to_persist: list[Persist] = []
+        self._to_persist: list[Persist | Snapshot] = []
         self._to_send: dict[NodeId, list[Any]] = {}
         self._to_reply: dict[NodeId, list[tuple[int, Any]]] = {}
         self._now = 0
         self._carry_out: Mapping[type, Callable[[Any], None]] = {
             Trace: lambda effect: self._traced.append(effect.event),
             Persist: self._to_persist.append,
+            Snapshot: self._to_persist.append,
             Send: lambda effect: self._to_send.setdefault(effect.to, []).append(effect.message),
             Reply: lambda effect: self._to_reply.setdefault(effect.client, []).append((effect.request, effect.result)),
             SetTimer: lambda effect: self._timers.set(effect.timer, self._now + effect.after),
@@ -200,7 +202,7 @@ class Driver:
         if self._to_persist:
             for write in self._to_persist:
                 assert self._disk is not None, f"kind {self._config.kind!r} has no record type"
-                self._disk.persist(write.token, write.records)
+                self._disk.persist(write.token, write.records, anew=type(write) is Snapshot)
             self._to_persist.clear()
         if self._to_send:
             for peer, messages in self._to_send.items():

@@ -25,6 +25,7 @@ from apps.process import (
     Response,
     Send,
     SetTimer,
+    Snapshot,
     Started,
     TimerFired,
     Trace,
@@ -95,6 +96,7 @@ class Driver:
         self._carry_out: Mapping[type, Callable[[Any], None]] = {
             Trace: lambda effect: record(effect.event),
             Persist: self._persist,
+            Snapshot: self._persist,
             Send: self._send,
             Reply: self._reply,
             SetTimer: self._set_timer,
@@ -218,9 +220,9 @@ class Driver:
         event = Received(self.name, Response(effect.request, effect.result))
         self._to_reply.setdefault(effect.client, []).append(event)
 
-    def _persist(self, effect: Persist) -> None:
+    def _persist(self, effect: Persist | Snapshot) -> None:
         assert self._disk is not None
-        self._disk.persist(effect.token, effect.records)
+        self._disk.persist(effect.token, effect.records, anew=type(effect) is Snapshot)
 
     def _cancel_timer(self, effect: CancelTimer) -> None:
         self._timers.pop(effect.timer, None)

@@ -121,5 +121,6 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     trace.Truncated: lambda t, said: evidence.Truncate(t, said.first),
     trace.Appended: lambda t, said: evidence.Append(t, said.first, said.terms, said.digests),
     trace.Committed: lambda t, said: evidence.Commit(t, said.index, said.term),
+    trace.Installed: lambda t, said: evidence.Install(t, said.index, said.term),
     trace.Applied: lambda t, said: evidence.Apply(t, said.first, said.terms, said.digests),
 }

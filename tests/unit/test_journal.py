@@ -147,6 +147,48 @@ def test_a_missing_segment_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def begun_anew(directory: Path) -> None:
+    log: Journal[bytes] = Journal(directory, N1, bytes, 1024)
+    for batch in ([bytes(2000)], [bytes(2000)]):
+        log.commit(batch)
+    log.commit([b"all", b"of it"], anew=True)
+    log.commit([b"more"])
+    log.close()
+
+
+def test_a_log_that_begins_anew_holds_what_came_from_there_on_and_its_old_segments_are_gone(tmp_path: Path) -> None:
+    begun_anew(tmp_path)
+    assert [segment.name for segment in segments(tmp_path)] == ["0000000002.seg"]
+    assert read(tmp_path) == [b"all", b"of it", b"more"]
+    write(tmp_path, [[b"and more"]])
+    assert read(tmp_path) == [b"all", b"of it", b"more", b"and more"]
+
+
+@pytest.mark.parametrize("left", [["0000000000.seg", "0000000001.seg"], ["0000000001.seg"]])
+def test_what_a_crash_left_of_the_old_segments_is_not_read_and_removed(tmp_path: Path, left: list[str]) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    write(old, [[bytes(2000)], [bytes(2000)]])
+    begun_anew(new)
+    for name in left:
+        shutil.copy(old / name, new / name)
+    assert read(new) == [b"all", b"of it", b"more"]
+    assert len(segments(new)) == 1
+
+
+def test_a_crash_before_the_new_segment_has_its_name_leaves_the_old_ones(tmp_path: Path) -> None:
+    write(tmp_path, [[b"old"]])
+    (tmp_path / "0000000001.new").write_bytes(b"half a snapshot")
+    assert read(tmp_path) == [b"old"]
+
+
+def test_a_missing_segment_behind_a_beginning_anew_is_refused(tmp_path: Path) -> None:
+    begun_anew(tmp_path)
+    write(tmp_path, [[bytes(2000)], [bytes(2000)], [b"end"]])
+    segments(tmp_path)[1].unlink()
+    with pytest.raises(JournalCorrupt, match=r"0000000003.seg.*missing"):
+        read(tmp_path)
+
+
 def test_a_segment_copied_over_another_is_refused(tmp_path: Path) -> None:
     write(tmp_path, [[bytes(2000)], [bytes(2000)], [b"end"]])
     first, second, _ = segments(tmp_path)

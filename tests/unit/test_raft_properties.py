@@ -101,6 +101,17 @@ def test_a_change_of_leader_that_replaces_what_was_never_committed_violates_noth
     assert (script.properties.terms, script.properties.committed) == (2, 2)
 
 
+def test_a_snapshot_of_what_was_committed_stands_for_it_and_one_of_anything_else_violates(script: Script) -> None:
+    script.append("a b", 2, "1y", "1z")
+    script.commit("a b", 3, 1)
+    script.append("c", 2, "1y")
+    script.say("c", "install", index=3, term=1)
+    script.append("c", 4, "1w")
+    assert script.violated == []
+    script.say("c", "install", index=9, term=1)
+    assert script.violated == ["StateMachineSafety"]
+
+
 def test_two_leaders_in_a_term_violate_election_safety_and_nothing_else(script: Script) -> None:
     script.role("b", "candidate", 1)
     script.role("b", "leader", 1)

@@ -140,6 +140,7 @@ class Chaos:
             max_batch_entries=self.pick((1, 3, 1000)),
             max_inflight=self.pick((1, 2, 50)),
             max_uncommitted_entries=2 if modes.random() < 0.2 and not contested else 100_000,
+            snapshot_entries=5 if modes.random() < 0.3 else 50_000,
             reads=reads,
             follower_reads=modes.random() < 0.5 and not contested,
         )

@@ -25,6 +25,7 @@ from apps.process import (
     Requested,
     Send,
     SetTimer,
+    Snapshot,
     Started,
     TimerFired,
     Trace,
@@ -57,7 +58,7 @@ class Node:
     incarnation: int
     durable: list[Any]
     alive: bool = True
-    writing: deque[Persist] = field(default_factory=deque)
+    writing: deque[Persist | Snapshot] = field(default_factory=deque)
     written_at: int = 0
     timers: dict[str, int] = field(default_factory=dict)
     trace: list[Any] = field(default_factory=list)
@@ -202,8 +203,18 @@ class Cluster:
         """As by a power cut: of the records being written, the first ``kept`` are on disk, or some random prefix."""
         node = self.nodes[name]
         node.alive = False
-        unsynced = [record for persist in node.writing for record in persist.records]
-        node.durable += unsynced[: int(self.random.random() * (len(unsynced) + 1)) if kept is None else kept]
+        unsynced = sum(1 if isinstance(write, Snapshot) else len(write.records) for write in node.writing)
+        left = int(self.random.random() * (unsynced + 1)) if kept is None else kept
+        for write in node.writing:
+            if isinstance(write, Snapshot):
+                if left:
+                    node.durable = list(write.records)
+                left -= 1
+            else:
+                node.durable += write.records[: max(left, 0)]
+                left -= len(write.records)
+            if left <= 0:
+                break
 
     def restart(self, name: str) -> None:
         node = self.nodes[name]
@@ -258,7 +269,8 @@ class Cluster:
         if isinstance(event, TimerFired):
             return node.timers.get(event.timer) == sequence
         if isinstance(event, Persisted):
-            node.durable += node.writing.popleft().records
+            write = node.writing.popleft()
+            node.durable = [*([] if isinstance(write, Snapshot) else node.durable), *write.records]
         return True
 
     def _step(self, name: str, node: Node, events: list[Event]) -> None:
@@ -280,7 +292,7 @@ class Cluster:
                     )
                 case CancelTimer(timer):
                     node.timers[timer] = -1
-                case Persist(token, _):
+                case Persist(token, _) | Snapshot(token, _):
                     node.writing.append(effect)
                     node.written_at = max(node.written_at, self.now + self._span(self.conditions.write))
                     self._at(node.written_at, name, Persisted(token))

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from apps import kv
 from apps.process import NodeId, Started
 from apps.raft import Entry, Raft, Record
-from apps.raft.messages import AppendReply, HardState, HeartbeatReply, RequestVote
+from apps.raft.messages import AppendReply, HardState, HeartbeatReply, RequestVote, SnapshotRecord
 
 
 class AcksEarly(Raft):
@@ -167,6 +169,23 @@ class NumbersReadsFromOne(Raft):
         return self._last_number
 
 
+class InstallsOverALongerLog(Raft):
+    """Begins its log anew behind a snapshot, though what it has after it was acknowledged."""
+
+    def _install(self, snapshot: SnapshotRecord) -> None:
+        self.log.truncate(self.log.base + 1)
+        super()._install(snapshot)
+
+
+class KeepsAConflictingLog(Raft):
+    """Installs a snapshot in front of a log that has another entry where the snapshot ends."""
+
+    def _install(self, snapshot: SnapshotRecord) -> None:
+        if snapshot.index <= self.log.last:
+            snapshot = msgspec.structs.replace(snapshot, term=self.log.term(snapshot.index))
+        super()._install(snapshot)
+
+
 MUTANTS: tuple[type[Raft], ...] = (
     AcksEarly,
     ServesStaleReads,
@@ -186,4 +205,6 @@ MUTANTS: tuple[type[Raft], ...] = (
     ForgetsLeaseOnRestart,
     ReadsBeforeItApplies,
     NumbersReadsFromOne,
+    InstallsOverALongerLog,
+    KeepsAConflictingLog,
 )

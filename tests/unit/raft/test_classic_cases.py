@@ -496,7 +496,7 @@ def test_the_trace_has_the_keys_its_document_names() -> None:
     cluster.write("n1", "x", 1)
     cluster.run(100)
     keys: dict[str, set[str]] = {}
-    for event in [*cluster.nodes["n1"].trace, trace.Truncated(1)]:
+    for event in [*cluster.nodes["n1"].trace, trace.Truncated(1), trace.Installed(1, 1)]:
         line = msgspec.json.decode(msgspec.json.encode(event))
         keys.setdefault(line["ev"], set()).update(line)
         if line["ev"] in ("append", "apply"):
@@ -510,6 +510,7 @@ def test_the_trace_has_the_keys_its_document_names() -> None:
         "append": {"ev", "first", "terms", "digests"},
         "commit": {"ev", "index", "term"},
         "apply": {"ev", "first", "terms", "digests"},
+        "install": {"ev", "index", "term"},
     }
 
 

@@ -24,7 +24,7 @@ FOUND_WITHIN = {
     mutants.SpeaksBeforeItWrites: 20,
     mutants.VotesTwice: 10,
     mutants.VotesForAnyLog: 10,
-    mutants.ReadsBeforeItsTermCommits: 10,
+    mutants.ReadsBeforeItsTermCommits: 20,
     mutants.CountsWhatWasSent: 10,
     mutants.AppliesRetriesAgain: 10,
     mutants.ReadsBeforeItApplies: 10,
@@ -92,6 +92,8 @@ def test_every_mutant_is_caught_by_some_test_and_has_a_class_path() -> None:
         mutants.KeepsLeaseInTransfer,
         mutants.ForgetsLeaseOnRestart,
         mutants.NumbersReadsFromOne,
+        mutants.InstallsOverALongerLog,
+        mutants.KeepsAConflictingLog,
     }
     assert set(mutants.MUTANTS) == set(FOUND_WITHIN) | scripted
     assert load("tests.unit.raft.mutants:AcksEarly") is mutants.AcksEarly

@@ -20,9 +20,12 @@ from apps.raft.messages import (
     AppendReply,
     Heartbeat,
     HeartbeatReply,
+    InstallSnapshot,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
+    SnapshotRecord,
+    SnapshotReply,
     TimeoutNow,
     VoteReply,
 )
@@ -81,6 +84,21 @@ def test_the_last_agreeing_position_is_the_last_whose_term_is_not_later(log: lis
     positions = [position for position in range(1, min(index, len(log)) + 1) if log[position - 1] <= term]
     last = max(positions, default=0)
     assert log_of(log).last_agreeing(index, term) == (last, log[last - 1] if last else 0)
+
+
+@given(terms, st.integers(0, 12), st.integers(0, 15), st.integers(0, 6))
+def test_a_compacted_log_agrees_no_further_than_it_is_asked_and_holds_the_rest(
+    log: list[int], base: int, index: int, term: int
+) -> None:
+    compacted, base = log_of(log), min(base, len(log))
+    compacted.compact(base)
+    found, _ = compacted.last_agreeing(index, term)
+    exact, _ = log_of(log).last_agreeing(index, term)
+    assert exact <= found <= index
+    assert found == exact if exact >= base else found <= base
+    assert found < base or base == 0 or log[base - 1] <= term
+    assert [compacted.term(position) for position in range(base + 1, len(log) + 2)] == [*log[base:], None]
+    assert (compacted.last, compacted.last_term) == (len(log), log[-1] if log else 0)
 
 
 @given(terms, terms, st.integers(0, 12))
@@ -154,9 +172,13 @@ messages = st.one_of(
     st.builds(ReadIndex, numbers, numbers),
     st.builds(ReadIndexReply, numbers, numbers, numbers),
     st.builds(TimeoutNow, numbers),
+    st.builds(InstallSnapshot, numbers, numbers, numbers, numbers, numbers, numbers, st.binary()),
+    st.builds(SnapshotReply, numbers, numbers, numbers),
 )
 records = st.one_of(
-    st.builds(HardState, numbers, st.none() | st.text()), st.builds(Entry, numbers, numbers, st.binary())
+    st.builds(HardState, numbers, st.none() | st.text()),
+    st.builds(Entry, numbers, numbers, st.binary()),
+    st.builds(SnapshotRecord, numbers, numbers, numbers, numbers, numbers, st.binary()),
 )
 
 

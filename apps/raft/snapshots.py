@@ -1,0 +1,136 @@
+"""What lets the log be forgotten: snapshots of the state machine, kept, sent and installed (paper §7, thesis §5).
+
+A node that has applied `RaftConfig.snapshot_entries` entries since its log begins puts the state in their place, on
+disk and in memory; of the log it keeps a tenth of that for followers who are a little behind. A follower who lacks what
+is gone gets the snapshot, a piece at a time, and installs it when it is whole and its checksum is right.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Sequence
+from zlib import crc32
+
+from apps import kv
+from apps.process import NodeId
+from apps.raft import trace
+from apps.raft.config import RaftConfig
+from apps.raft.messages import AppendReply, InstallSnapshot, SnapshotRecord, SnapshotReply
+from apps.raft.replication import Replication
+
+
+class _Outgoing:
+    """A snapshot on its way to one follower, who has the first ``offset`` bytes. One piece is under way at a time."""
+
+    def __init__(self, snapshot: SnapshotRecord) -> None:
+        self.snapshot = snapshot
+        self.offset = 0
+        self.awaiting = False
+
+
+class Snapshots(Replication):
+    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, voters, config, random)
+        self._outgoing: dict[NodeId, _Outgoing] = {}
+        self._incoming = bytearray()
+        self._incoming_key: tuple[int, int, int] | None = None
+
+    def _compact(self) -> None:
+        """Let a snapshot stand for what was applied, when that is enough of the log."""
+        every = self._config.snapshot_entries
+        if self.applied - self.log.base < every:
+            return
+        term = self.log.term(self.applied)
+        assert term is not None
+        self.log.compact(self.applied - every // 10)
+        data = self.store.dump()
+        self._snapshot = SnapshotRecord(self.applied, term, self.log.base, self.log.base_term, crc32(data), data)
+        self._anew = True
+
+    # ---- at the leader -------------------------------------------------------------------------------------------
+
+    def _become_leader(self) -> None:
+        super()._become_leader()
+        self._outgoing.clear()
+
+    def _replicate(self) -> None:
+        super()._replicate()
+        for peer, progress in self._progress.items():
+            if progress.next <= self.log.base and peer not in self._outgoing:
+                assert self._snapshot is not None
+                self._outgoing[peer] = _Outgoing(self._snapshot)
+        for peer, out in self._outgoing.items():
+            if not out.awaiting:
+                out.awaiting = True
+                self._say(peer, self._piece(out))
+
+    def _piece(self, out: _Outgoing) -> InstallSnapshot:
+        snapshot = out.snapshot
+        data = snapshot.data[out.offset : out.offset + self._config.max_batch_bytes]
+        return InstallSnapshot(
+            self.term, snapshot.index, snapshot.term, snapshot.checksum, len(snapshot.data), out.offset, data
+        )
+
+    def _on_heartbeat_due(self) -> None:
+        super()._on_heartbeat_due()
+        for out in self._outgoing.values():
+            out.awaiting = False  # it may have been lost
+
+    def _on_snapshot_reply(self, sender: NodeId, reply: SnapshotReply) -> None:
+        out = self._outgoing.get(sender)
+        if self._follower(sender, reply.term) is not None and out is not None and out.snapshot.index == reply.index:
+            out.offset, out.awaiting = min(reply.received, len(out.snapshot.data)), False
+
+    def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
+        super()._on_append_reply(sender, reply)
+        out = self._outgoing.get(sender)
+        if out is not None and reply.term == self.term and reply.match >= out.snapshot.index:
+            del self._outgoing[sender]
+
+    # ---- at a follower -------------------------------------------------------------------------------------------
+
+    def _on_install_snapshot(self, sender: NodeId, piece: InstallSnapshot) -> None:
+        if not self._follow(sender, piece.term):
+            self._say(sender, SnapshotReply(self.term, piece.index, 0))
+            return
+        if piece.index > self.commit:
+            data = self._collect(piece)
+            if data is None:
+                self._say(sender, SnapshotReply(self.term, piece.index, len(self._incoming)))
+                return
+            self._install(SnapshotRecord(piece.index, piece.last_term, piece.index, piece.last_term, crc32(data), data))
+        self._matched = max(self._matched, piece.index)
+        self._answer_to = sender
+
+    def _collect(self, piece: InstallSnapshot) -> bytes | None:
+        """The whole snapshot, once ``piece`` was the last that it lacked and the checksum is right."""
+        key = (piece.index, piece.checksum, piece.total)
+        if key != self._incoming_key:
+            self._incoming_key = key
+            self._incoming.clear()
+        if piece.offset == len(self._incoming):
+            self._incoming += piece.data
+        if len(self._incoming) < piece.total:
+            return None
+        data = bytes(self._incoming)
+        self._incoming.clear()
+        if len(data) != piece.total or crc32(data) != piece.checksum:
+            return None  # from the beginning, then
+        self._incoming_key = None
+        return data
+
+    def _install(self, snapshot: SnapshotRecord) -> None:
+        # What follows the snapshot in a log that agrees with it may have been acknowledged: it stays.
+        if self.log.term(snapshot.index) == snapshot.term:
+            self.log.compact(snapshot.index)
+        else:
+            self.log.restart(snapshot.index, snapshot.term)
+            # Of what was or is being written, only what was committed is surely part of the snapshot.
+            self._durable = min(self._durable, self.commit)
+            self._writing = deque((token, min(last, self.commit)) for token, last in self._writing)
+        self.store = kv.Store.load(snapshot.data)
+        self.commit = self.applied = snapshot.index
+        self._snapshot = snapshot
+        self._anew = True
+        self._trace(trace.Installed(snapshot.index, snapshot.term))
