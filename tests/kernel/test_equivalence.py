@@ -42,7 +42,7 @@ class Quantity(msgspec.Struct, frozen=True):
 
 QUANTITIES = {
     # The median: where the processor is emulated, now and then a process waits for it, which delays a few packets much.
-    "delay": Quantity(Impairment(delay=20 * MS), "delay_p50", "ms", 2.0),
+    "delay": Quantity(Impairment(delay=20 * MS), "delay_p50", "ms", 5.0),
     "jitter": Quantity(Impairment(delay=30 * MS, jitter=10 * MS), "jitter", "ms", 1.5),
     "loss": Quantity(Impairment(loss=0.1), "loss", "%", 4.0, packets=300),
     "rate": Quantity(Impairment(rate=4_000_000), "rate", "Mbit/s", 0.4),
