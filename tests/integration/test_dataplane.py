@@ -108,6 +108,8 @@ def test_a_host_whose_link_is_cut_keeps_its_routes(lab: Sandbox) -> None:
     assert deaf(lab) == {pair for pair in all_pairs() if "h1" in pair}
     lab.call_sync("lift", cut)
     assert routes_of_h1(lab) == routes
+    lab.call_sync("wait_ready")
+    assert deaf(lab) == set()
 
 
 def routes_of_h1(lab: Sandbox) -> str:
@@ -115,8 +117,6 @@ def routes_of_h1(lab: Sandbox) -> str:
     status, shown = lab.call_sync("command", "h1", "ip", "route")
     assert status == 0
     return str(shown).replace("linkdown ", "")
-    lab.call_sync("wait_ready")
-    assert deaf(lab) == set()
 
 
 def test_a_link_the_plan_does_not_have_is_refused(lab: Sandbox) -> None:
