@@ -349,11 +349,19 @@ def test_a_link_that_is_silently_deaf_one_way_is_found_by_bfd_and_left_and_trust
     seen = len(lab.call_sync("events"))
     lab.call_sync("silence", direction)
     wait_for(lab, repaired(link), seen)
-    assert lab.call_sync("unreachable") == []
+    everyone_reached(lab)
     seen = len(lab.call_sync("events"))
     lab.call_sync("unsilence")
     wait_for(lab, repaired(), seen)
-    assert lab.call_sync("unreachable") == []
+    everyone_reached(lab)
+
+
+def everyone_reached(lab: Sandbox, within: float = 10.0) -> None:
+    """On a busy machine BFD may take a healthy link for dead for a moment; it is trusted again two seconds later."""
+    deadline = time.monotonic() + within
+    while (unreachable := lab.call_sync("unreachable")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert unreachable == []
 
 
 def test_the_controller_answers_over_http_what_the_switches_hold_and_told(lab: Sandbox) -> None:
