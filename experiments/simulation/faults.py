@@ -5,6 +5,7 @@ They strike as all others do, and need no proof by measurement: what is asked fo
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,8 +80,8 @@ class _NodesStrike(Strike):
     fault: Any
     world: SimulatedWorld
 
-    def strike(self, node: str) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def strike(self, node: str) -> int: ...
 
     async def apply(self) -> Record:
         leader = self.world.leader()
@@ -143,8 +144,8 @@ class _EverywhereStrike(Strike):
     fault: Any
     world: SimulatedWorld
 
-    def strike(self) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def strike(self) -> int: ...
 
     async def apply(self) -> Record:
         leader = self.world.leader()
