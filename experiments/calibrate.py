@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from experiments.plans import named
 from experiments.report import words
 from experiments.scenario import Impair, Scenario, ScenarioError, directions

@@ -165,7 +165,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check a recorded history, or judge the folder of an earlier run again."""
-    from experiments.check import check_path
+    from experiments.checking.check import check_path
     from experiments.narrator import show_verdict
 
     results = check_path(history, ignore_torn_tail)
@@ -323,15 +323,15 @@ def main() -> None:
 def _status_of(error: Exception) -> int | None:
     """The exit status an error stands for, or None for one that is a mistake of ours."""
     from experiments.bench import BenchError
+    from experiments.checking.history import HistoryError
+    from experiments.checking.models import ModelError
+    from experiments.checking.trace import TraceError
     from experiments.folder import FolderError
-    from experiments.history import HistoryError
-    from experiments.models import ModelError
     from experiments.path import PathError
     from experiments.report import ReportError
     from experiments.scenario import ScenarioError
     from experiments.shell_words import WordError
     from experiments.stage import WorldError
-    from experiments.trace import TraceError
     from topologies.dataplane import DataplaneError
     from topologies.fabric import FabricError
     from topologies.impair import ImpairError

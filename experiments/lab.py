@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from experiments.check import Results
+from experiments.checking.check import Results
 from experiments.run import Run
 from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Raft, Register, Scenario, directions, links
 from topologies.impairment import Impairment

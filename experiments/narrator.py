@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from experiments.check import Results
+from experiments.checking.check import Results
 
 #: Verdicts are told apart by sign and word, not by colour alone.
 SIGNS = {True: ("✔", "green"), False: ("✘", "red"), "unknown": ("?", "yellow")}

@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from controllers.pipeline import routes
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from topologies.machine import require
 from topologies.plan import FabricPlan, PlanError
 from topologies.privileges import obstacles, probe

@@ -24,7 +24,7 @@ import msgspec
 from mininet.cli import CLI
 from mininet.log import lg
 
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from experiments.nemesis import complete_grudge
 from experiments.path import Flow, observe
 from experiments.report import words

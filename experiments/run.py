@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from experiments.check import Results, judge
+from experiments.checking.check import Results, judge
+from experiments.checking.history import merge_histories
 from experiments.folder import SCHEMA, Folder
-from experiments.history import merge_histories
 from experiments.report import write_report
 from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, place
 from experiments.schedule import LEAD_IN_NS, Progress, Schedule
@@ -157,7 +157,7 @@ def _make_world(world: WorldName, scenario: Scenario, placement: dict[str, str],
         from experiments.simulation.world import SimulatedWorld
 
         return SimulatedWorld(scenario, placement, FolderRecorder(folder.path))
-    from experiments.emulated import EmulatedWorld
+    from experiments.emulation.world import EmulatedWorld
 
     return EmulatedWorld(scenario, placement, folder)
 
@@ -176,7 +176,7 @@ def _describe_machine(world: WorldName, requires: Collection[Requirement]) -> di
         if "kernel" in requires:
             raise ScenarioError("a kernel is required, and the simulated world has none: play it in --world emulated")
         return {"versions": {"python": platform.python_version()}}
-    from experiments.emulated import describe_machine, require_machine
+    from experiments.emulation.world import describe_machine, require_machine
 
     require_machine()
     if "kernel" in requires:

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from experiments.prompt import Terminal, converse
 from topologies.machine import require
 from topologies.plan import FabricPlan

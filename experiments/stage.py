@@ -1,6 +1,6 @@
 """What every world is to those who play a scenario in it, and how its processes are configured.
 
-`experiments.emulated` is one on a real fabric, `experiments.simulation` one in virtual time.
+`experiments.emulation.world` is one on a real fabric, `experiments.simulation` one in virtual time.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from experiments.metrics import Metrics
+from experiments.emulation.metrics import Metrics
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan

@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from experiments.bench import Figure, figure
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
 from topologies.sandbox import Sandbox

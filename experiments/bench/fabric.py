@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.bench import BenchError, Figure, figure
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from topologies.fabric import Fabric
 from topologies.leaf_spine import LeafSpine
 from topologies.mininet_topo import Mininet, topo_of

@@ -16,7 +16,7 @@ import msgspec
 
 from experiments.bench import BenchError, Figure, figure
 from experiments.bench.streams import Streamed, p95, stream
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan

@@ -18,7 +18,7 @@ import msgspec
 
 from apps.workload import FloodSummary
 from experiments.bench import BenchError, Figure, figure
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from topologies.leaf_spine import LeafSpine
 from topologies.sandbox import Sandbox
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 
 import msgspec
 
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 
 FLOWS = 32
 #: Between two datagrams of one stream.

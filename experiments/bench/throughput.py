@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from experiments.bench import BenchError, Figure, figure
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from topologies import netns
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from experiments.fault_record import FaultRecord, Step, gather
-from experiments.history import Event, Operation
+from experiments.checking.fault_record import FaultRecord, Step, gather
+from experiments.checking.history import Event, Operation
+from experiments.checking.results import Leader
 from experiments.report.record import Record, TraceEvent
-from experiments.results import Leader
 
 #: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
 DOWN = "down"
@@ -40,7 +40,7 @@ class Lane(msgspec.Struct, frozen=True):
 def operations(history: Iterable[Event]) -> list[Operation]:
     """Invocations with their completions, in order of invocation; the nemesis is left out.
 
-    Unlike `experiments.history.operations` it takes what there is: this is to look at, not to judge.
+    Unlike `experiments.checking.history.operations` it takes what there is: this is to look at, not to judge.
     """
     made: list[Operation] = []
     pending: dict[int, int] = {}

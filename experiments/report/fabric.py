@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from experiments.fault_record import FaultRecord
+from experiments.checking.fault_record import FaultRecord
 from experiments.report import words
 from topologies.plan import FabricPlan, Host
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from experiments.fault_record import FaultRecord, Step
+from experiments.checking.fault_record import FaultRecord, Step
+from experiments.checking.results import Availability
 from experiments.report import words
 from experiments.report.fabric import caption
-from experiments.results import Availability
 from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan
 

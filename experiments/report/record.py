@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from experiments.fault_record import Step
-from experiments.history import Event
-from experiments.results import Results
+from experiments.checking.fault_record import Step
+from experiments.checking.history import Event
+from experiments.checking.results import Results
 from topologies.plan import FabricPlan
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from experiments.availability import is_served
-from experiments.history import Operation
+from experiments.checking.availability import is_served
+from experiments.checking.history import Operation
 from experiments.report.words import MILLISECOND, SECOND, nice_step
 
 #: What is drawn of every bin's latencies; 100 is the slowest.

@@ -7,15 +7,15 @@ from typing import Literal
 
 import msgspec
 
-from experiments.availability import service
-from experiments.client_checks import served
-from experiments.fault_record import FaultRecord
-from experiments.history import Operation
+from experiments.checking.availability import service
+from experiments.checking.client_checks import served
+from experiments.checking.fault_record import FaultRecord
+from experiments.checking.history import Operation
+from experiments.checking.results import Check, Leader, Results, Valid
 from experiments.report import words
 from experiments.report.events import succession
 from experiments.report.record import Record
 from experiments.report.series import percentile
-from experiments.results import Check, Leader, Results, Valid
 
 State = Literal["held", "broken", "unknown", "doubtful", "unjudged"]
 

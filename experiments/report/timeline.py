@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from experiments.availability import is_served
-from experiments.fault_record import FaultRecord
-from experiments.history import Operation
+from experiments.checking.availability import is_served
+from experiments.checking.fault_record import FaultRecord
+from experiments.checking.history import Operation
 from experiments.report import words
 from experiments.report.events import DOWN, Lane
 from experiments.report.series import RANKS, Counts, Latencies

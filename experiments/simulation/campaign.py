@@ -10,7 +10,7 @@ from statistics import fmean
 
 import msgspec
 
-from experiments.results import Valid
+from experiments.checking.results import Valid
 from experiments.scenario import Scenario
 from experiments.simulation.random_faults import with_random_faults
 from experiments.simulation.seed import Outcome, play_seed

@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 
 from apps.process import Nanoseconds
-from experiments.results import exit_status
+from experiments.checking.results import exit_status
 from experiments.scenario import Scenario
 from experiments.simulation.campaign import play_seeds, prepared, summarise
 from experiments.simulation.seed import Outcome, play_traced

@@ -13,10 +13,10 @@ from msgspec import UNSET
 from apps.process import Nanoseconds, NodeId
 from apps.raft import trace
 from apps.workload import HistoryEvent
-from experiments import trace as evidence
-from experiments.history import Event
-from experiments.raft_properties import RaftProperties, Violation
-from experiments.trace import TraceError, TraceEvent, Witness
+from experiments.checking import trace as evidence
+from experiments.checking.history import Event
+from experiments.checking.raft_properties import RaftProperties, Violation
+from experiments.checking.trace import TraceError, TraceEvent, Witness
 
 
 class Recorder(Protocol):

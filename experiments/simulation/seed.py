@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 
 from apps.process import Nanoseconds
-from experiments.availability import service
-from experiments.client_checks import client_checks, served
-from experiments.fault_record import Step, gather
-from experiments.history import Event, History, HistoryError, merge, operations
-from experiments.node_checks import who_led
-from experiments.results import Availability, Check, Leader, Valid
+from experiments.checking.availability import service
+from experiments.checking.client_checks import client_checks, served
+from experiments.checking.fault_record import Step, gather
+from experiments.checking.history import Event, History, HistoryError, merge, operations
+from experiments.checking.node_checks import who_led
+from experiments.checking.results import Availability, Check, Leader, Valid
+from experiments.checking.timing import timed, timing_checks
 from experiments.scenario import Scenario, place
 from experiments.schedule import LEAD_IN_NS, Schedule
 from experiments.simulation.faults import SIMULATED_STRIKES
@@ -22,7 +23,6 @@ from experiments.simulation.kernel import Loop
 from experiments.simulation.recording import OnlineRecorder, Recorder, TextRecorder
 from experiments.simulation.world import SimulatedWorld
 from experiments.stage import WorldError
-from experiments.timing import timed, timing_checks
 
 #: How long the search for an order of the operations may take, in seconds.
 PATIENCE = 10.0

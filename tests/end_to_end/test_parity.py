@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from experiments.results import Results
+from experiments.checking.results import Results
 from experiments.run import WorldName, play
 from experiments.scenario_file import load
 from experiments.simulation.campaign import play_seeds

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.inside import Inside
+from experiments.emulation.inside import Inside
 from experiments.path import Flow, computed, observe
 from topologies.leaf_spine import LeafSpine
 from topologies.sandbox import Sandbox

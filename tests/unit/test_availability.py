@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from experiments.acknowledged import acknowledged_writes
-from experiments.availability import (
+from experiments.checking.acknowledged import acknowledged_writes
+from experiments.checking.availability import (
     STEADY,
     is_served,
     longest_outage,
@@ -17,9 +17,9 @@ from experiments.availability import (
     steady_after,
     steady_gap,
 )
-from experiments.history import Operation
-from experiments.linearizability import check
-from experiments.models import REGISTER, REGISTERS
+from experiments.checking.history import Operation
+from experiments.checking.linearizability import check
+from experiments.checking.models import REGISTER, REGISTERS
 from tests.unit.test_linearizability import small_histories
 
 MS = 1_000_000

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from experiments.check import check_path, judge
-from experiments.history import HistoryError, TornHistoryError
-from experiments.results import Check, Results
+from experiments.checking.check import check_path, judge
+from experiments.checking.history import HistoryError, TornHistoryError
+from experiments.checking.results import Check, Results
 
 MS = 1_000_000
 SECOND = 1_000 * MS

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import edn
-from experiments.history import (
+from experiments.checking import edn
+from experiments.checking.history import (
     Event,
     History,
     HistoryError,

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from experiments.history import Event, History, Operation, operations
-from experiments.linearizability import Search, check, search
-from experiments.models import NEVER, REGISTER, REGISTERS, Model, ModelError, model_for
+from experiments.checking.history import Event, History, Operation, operations
+from experiments.checking.linearizability import Search, check, search
+from experiments.checking.models import NEVER, REGISTER, REGISTERS, Model, ModelError, model_for
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Histories to judge

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from experiments.metrics import Metrics
+from experiments.emulation.metrics import Metrics
 
 SAMPLES = [(0, "leaf1>spine1", "packets", 3.0), (1_000_000_000, "n1", "rss_bytes", 4096.0)]
 

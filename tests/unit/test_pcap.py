@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.fault_record import FaultRecord, Step
-from experiments.pcap import (
+from experiments.checking.fault_record import FaultRecord, Step
+from experiments.emulation.pcap import (
     Capture,
     CaptureError,
     Packet,

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from apps.raft import Raft
-from experiments.raft_properties import RaftProperties, Violation
-from experiments.trace import TraceError, TraceEvent, Witness, in_order, read_trace, read_traces
+from experiments.checking.raft_properties import RaftProperties, Violation
+from experiments.checking.trace import TraceError, TraceEvent, Witness, in_order, read_trace, read_traces
 from tests.unit.raft.chaos import Chaos
 from tests.unit.raft.mutants import AcksEarly, VotesForAnyLog, VotesTwice
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.fault_record import Step
-from experiments.history import Event
+from experiments.checking.fault_record import Step
+from experiments.checking.history import Event
+from experiments.checking.results import SCHEMA, Believable, Leader, Results, Valid
 from experiments.report import ReportError, events, fabric, orders, series, story, timeline, words, write_report
 from experiments.report.record import TraceEvent, read_record
-from experiments.results import SCHEMA, Believable, Leader, Results, Valid
 from tests.synthetic_runs import KINDS, MS, NODES, SECOND, write_run
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan

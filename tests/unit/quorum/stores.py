@@ -11,7 +11,7 @@ from apps.process import NodeId
 from apps.quorum import Found, Get, Put, Quorum, QuorumConfig, Version
 from apps.quorum.invariants import Invariants, Violation, convergence, nothing_lost
 from apps.quorum.trace import Acknowledged
-from experiments.history import Operation
+from experiments.checking.history import Operation
 from experiments.simulation.group import Conditions, Group
 
 MS = 1_000_000

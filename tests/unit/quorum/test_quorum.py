@@ -8,8 +8,8 @@ from apps import kv
 from apps.process import NodeId
 from apps.quorum import Found, Get, Put, Quorum, QuorumConfig, QuorumConfigError
 from apps.quorum.trace import Acknowledged, HandedOver, Repaired, Synchronised
-from experiments.linearizability import check
-from experiments.models import model_for
+from experiments.checking.linearizability import check
+from experiments.checking.models import model_for
 from experiments.simulation.group import Conditions
 from tests.unit.quorum import mutants
 from tests.unit.quorum.stores import MS, NAMES, Chaos, Cluster

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from experiments.results import Valid
+from experiments.checking.results import Valid
 from experiments.scenario import Expect, Raft, Register, Scenario
 from experiments.simulation.campaign import play_seeds
 from tests.unit.raft.mutants import MUTANTS

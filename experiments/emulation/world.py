@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from experiments import pcap
+from experiments.emulation import pcap
+from experiments.emulation.inside import Inside
+from experiments.emulation.metrics import Metrics, Sample
+from experiments.emulation.watch import TraceWatch
 from experiments.folder import Folder
-from experiments.inside import Inside
-from experiments.metrics import Metrics, Sample
 from experiments.nemesis import Grudge
 from experiments.scenario import Impair, Scenario, directions
 from experiments.stage import Death, WorldError, configuration
-from experiments.watch import TraceWatch
 from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
 from topologies.privileges import obstacles, probe

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from experiments.fault_record import FaultRecord, read_faults
+from experiments.checking.fault_record import FaultRecord, read_faults
 from topologies.plan import FabricPlan
 
 #: 16 MiB for what tcpdump has not read yet, in its unit.

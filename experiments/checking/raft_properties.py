@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from experiments.trace import Append, Apply, Commit, Install, Role, Started, TraceError, Truncate, Witness
+from experiments.checking.trace import Append, Apply, Commit, Install, Role, Started, TraceError, Truncate, Witness
 
 Property: TypeAlias = Literal[
     "ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety"

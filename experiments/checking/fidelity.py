@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from experiments.history import HistoryError
+from experiments.checking.history import HistoryError
+from experiments.checking.results import Fidelity
 from experiments.phrases import span
-from experiments.results import Fidelity
 
 #: A node's loop that is later than this share of the shortest election timeout may itself cost a leader its place.
 MOST_LAG = 0.25

@@ -1,7 +1,7 @@
 """The part of an emulated world that lives inside its sandbox: the fabric, the processes in it, and what breaks them.
 
-Constructed by the sandbox's worker; every public method is called from outside (`experiments.emulated`). Everything in
-here is one thread, since entering a network namespace moves one thread only.
+Constructed by the sandbox's worker; every public method is called from outside (`experiments.emulation.world`).
+Everything in here is one thread, since entering a network namespace moves one thread only.
 """
 
 from __future__ import annotations

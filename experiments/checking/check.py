@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 
-from experiments.availability import service
-from experiments.client_checks import client_checks, served
-from experiments.fault_record import FaultRecord, read_faults
-from experiments.fidelity import read_fidelity, unfaithful
-from experiments.history import History, HistoryError, merge_histories, operations, read_history
-from experiments.node_checks import trace_checks, who_led
-from experiments.phrases import count, seconds, span
-from experiments.results import (
+from experiments.checking.availability import service
+from experiments.checking.client_checks import client_checks, served
+from experiments.checking.fault_record import FaultRecord, read_faults
+from experiments.checking.fidelity import read_fidelity, unfaithful
+from experiments.checking.history import History, HistoryError, merge_histories, operations, read_history
+from experiments.checking.node_checks import trace_checks, who_led
+from experiments.checking.results import (
     SCHEMA,
     Availability,
     Believable,
@@ -31,8 +30,9 @@ from experiments.results import (
     exit_status,
     overall,
 )
+from experiments.checking.timing import doubted, timed, timing_checks
+from experiments.phrases import count, seconds, span
 from experiments.scenario import Expect
-from experiments.timing import doubted, timed, timing_checks
 
 __all__ = ["Results", "check_path", "judge", "judge_history"]
 

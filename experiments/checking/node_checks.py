@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from experiments.fault_record import FaultRecord
+from experiments.checking.fault_record import FaultRecord
+from experiments.checking.raft_properties import PROPERTIES, Property, RaftProperties, Violation
+from experiments.checking.results import Check, Leader
+from experiments.checking.trace import Role, TraceError, Witness, in_order, read_traces
 from experiments.phrases import count
-from experiments.raft_properties import PROPERTIES, Property, RaftProperties, Violation
-from experiments.results import Check, Leader
-from experiments.trace import Role, TraceError, Witness, in_order, read_traces
 
 _HELD: dict[Property, str] = {
     "ElectionSafety": "no term had two leaders; {terms} had one",

@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from experiments.acknowledged import acknowledged_writes
-from experiments.availability import Service
-from experiments.history import HistoryError, Operation
-from experiments.linearizability import Counterexample, check
-from experiments.models import Model, ModelError, model_for
+from experiments.checking.acknowledged import acknowledged_writes
+from experiments.checking.availability import Service
+from experiments.checking.history import HistoryError, Operation
+from experiments.checking.linearizability import Counterexample, check
+from experiments.checking.models import Model, ModelError, model_for
+from experiments.checking.results import Availability, Check
 from experiments.phrases import count, seconds
-from experiments.results import Availability, Check
 
 
 def client_checks(path: str, done: Sequence[Operation], patience: float, promised: bool) -> list[Check]:

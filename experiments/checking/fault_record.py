@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from experiments.history import HistoryError
+from experiments.checking.history import HistoryError
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from experiments.availability import served_at, steady_after, steady_gap
-from experiments.fault_record import FaultRecord
-from experiments.history import Operation
+from experiments.checking.availability import served_at, steady_after, steady_gap
+from experiments.checking.fault_record import FaultRecord
+from experiments.checking.history import Operation
+from experiments.checking.results import Availability, Check, Leader
 from experiments.phrases import count, span
-from experiments.results import Availability, Check, Leader
 from experiments.scenario import Expect
 
 

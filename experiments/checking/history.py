@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from experiments import edn
+from experiments.checking import edn
 
 EventType: TypeAlias = Literal["invoke", "ok", "fail", "info"]
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from experiments.history import Operation
+from experiments.checking.history import Operation
 
 State: TypeAlias = Any
 Action: TypeAlias = Any

@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from experiments.history import Operation
-from experiments.models import SAME, Call, Model
+from experiments.checking.history import Operation
+from experiments.checking.models import SAME, Call, Model
 
 
 class Lost(msgspec.Struct, frozen=True):

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from experiments.history import Operation
-from experiments.models import NEVER, Model, Problem, freeze
+from experiments.checking.history import Operation
+from experiments.checking.models import NEVER, Model, Problem, freeze
 
 Valid: TypeAlias = bool | Literal["unknown"]
 

@@ -13,7 +13,7 @@ from statistics import median
 
 import msgspec
 
-from experiments.history import Operation
+from experiments.checking.history import Operation
 
 #: What a client writes as error when no node answered, or none would: nobody refused anything.
 UNANSWERED = ("timeout", "no leader")
