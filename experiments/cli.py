@@ -60,7 +60,7 @@ def list_scenarios(as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from experiments.plans import SCENARIOS
-    from experiments.scenario_file import load
+    from experiments.scenario import load
 
     scenarios = [load(path) for path in sorted(SCENARIOS.glob("*.toml"))]
     if as_json:
@@ -93,7 +93,7 @@ def run(
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
     from experiments.narrator import Narrator, show_verdict
     from experiments.run import play
-    from experiments.scenario_file import load
+    from experiments.scenario import load
 
     asked = load(_scenario_file(scenario))
     if require is not None:
@@ -139,7 +139,7 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario in virtual time with very many seeds, and tell which fail and how long things take."""
-    from experiments.scenario_file import load
+    from experiments.scenario import load
     from experiments.simulation.command import replay
     from experiments.simulation.command import simulate as play_all
     from topologies.units import UnitError, parse_duration

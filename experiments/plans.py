@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 
-from experiments.scenario import Scenario, place
-from experiments.scenario_file import load
+from experiments.scenario import Scenario, load, place
 from topologies.graph import SingleSwitch
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError

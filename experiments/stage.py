@@ -9,14 +9,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, TypedDict
 
-from experiments.scenario import Raft, Register, Scenario
+from experiments.scenario import Scenario
 from experiments.strikes import World
 
 #: Where nodes listen, each in a host of its own.
 PORT = 7000
-
-#: A node dials a peer anew that has been silent for this many of its longest election timeouts.
-SILENT_TIMEOUTS = 2
 
 
 class WorldError(RuntimeError):
@@ -77,28 +74,6 @@ def configuration(
         "listen": address(name) if is_node else None,
         "peers": {node: address(node) for node in system.names},
         "seed": scenario.seed,
-        "silence": SILENT_TIMEOUTS * system.election_timeout[1],
-        "process": _node(system) if is_node else _client(workload, workload.names.index(name)),
-    }
-
-
-def _node(system: Raft) -> dict[str, Any]:
-    return {
-        "kind": system.implementation or "raft",
-        "election_timeout": system.election_timeout,
-        "heartbeat_interval": system.heartbeat_interval,
-        "pre_vote": system.pre_vote,
-        "check_quorum": system.check_quorum,
-    }
-
-
-def _client(workload: Register, thread: int) -> dict[str, Any]:
-    return {
-        "kind": "client",
-        "thread": thread,
-        "threads": workload.clients,
-        "rate": workload.rate / workload.clients,
-        "keys": workload.keys,
-        "mix": workload.mix,
-        "timeout": workload.timeout,
+        "silence": system.silence,
+        "process": system.process() if is_node else workload.process(name),
     }

@@ -1,8 +1,19 @@
 """splitbrain: what a distributed system does when the network breaks. The public names, re-exported."""
 
 from experiments.lab import Lab, Verdict, lab
-from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Raft, Register, Scenario, ScenarioError
-from experiments.scenario_file import load, parse
+from experiments.scenario import (
+    Expect,
+    Impair,
+    Kill,
+    LinkDown,
+    Partition,
+    Raft,
+    Register,
+    Scenario,
+    ScenarioError,
+    load,
+    parse,
+)
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError

@@ -5,10 +5,12 @@ Greedy, and so a local minimum: each change is kept if the seed still breaks the
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+import tomli_w
 
 from experiments.scenario import Impair, Kill, LinkDown, Partition, Scenario
 from experiments.simulation.seed import play_seed
@@ -84,69 +86,39 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def to_toml(scenario: Scenario, comment: str) -> str:
-    """A scenario file (docs/scenarios.md) for a leaf-spine ``scenario``. Raises `CannotWriteError`."""
-    plan, system, workload = scenario.plan, scenario.system, scenario.workload
-    leaves = len(plan.by_role("leaf"))
-    mix = ", ".join(f"{f} = {share}" for f, share in workload.mix.items())
-    low, high = map(format_duration, system.election_timeout)
-    lines = [
-        f"# {comment}",
-        f'name = "{scenario.name}"',
-        f"seed = {scenario.seed}",
-        f'duration = "{format_duration(scenario.duration)}"',
-        "",
-        "[topology]",
-        'kind = "leaf-spine"',
-        f"spines = {len(plan.by_role('spine'))}",
-        f"leaves = {leaves}",
-        f"hosts_per_leaf = {len(plan.hosts) // leaves}",
-        "",
-        "[system]",
-        'kind = "raft"',
-        f"nodes = {system.nodes}",
-        f'election_timeout = ["{low}", "{high}"]',
-        f'heartbeat_interval = "{format_duration(system.heartbeat_interval)}"',
-        f"pre_vote = {_flag(system.pre_vote)}",
-        f"check_quorum = {_flag(system.check_quorum)}",
-        *([f'implementation = "{system.implementation}"'] if system.implementation else []),
-        *([f"placement = {_list(system.placement)}"] if system.placement else []),
-        "",
-        "[workload]",
-        'kind = "register"',
-        f"clients = {workload.clients}",
-        f"rate = {workload.rate}",
-        f"keys = {workload.keys}",
-        f"mix = {{ {mix} }}",
-        f'timeout = "{format_duration(workload.timeout)}"',
-        *([f"placement = {_list(workload.placement)}"] if workload.placement else []),
-    ]
-    for name, impairment in plan.impairments.items():
-        lines += ["", f'[topology.link."{name}"]', *_impairment(impairment)]
-    for fault in scenario.faults:
-        lines += ["", "[[fault]]", *_fault(fault)]
-    lines += ["", "[expect]", f"linearizable = {_flag(scenario.expect.linearizable)}"]
-    if scenario.expect.recovery is not None:
-        lines.append(f'recovery = "{format_duration(scenario.expect.recovery)}"')
-    return "\n".join(lines) + "\n"
+    """A scenario file (docs/scenarios.md): the one that ``scenario`` comes from, as far as it was made smaller.
+
+    Raises `CannotWriteError`.
+    """
+    document = tomllib.loads(scenario.toml)
+    scale = scenario.time_scale
+    workload = scenario.workload
+    document |= {
+        "name": scenario.name,
+        "seed": scenario.seed,
+        "duration": format_duration(round(scenario.duration / scale)),
+        "fault": [_fault(fault, scale) for fault in scenario.faults],
+    }
+    sizes = {"clients": workload.clients, "rate": workload.rate * scale, "keys": workload.keys}
+    document["workload"] = document.get("workload", {}) | sizes
+    if scenario.system.implementation:
+        document["system"] = document.get("system", {}) | {"implementation": scenario.system.implementation}
+    return f"# {comment}\n{tomli_w.dumps(document)}"
 
 
-def _fault(fault: Any) -> list[str]:
-    kind = str(fault.__struct_config__.tag)
-    when = [f'kind = "{kind}"', f'at = "{format_duration(fault.at)}"', f'for = "{format_duration(fault.lasts)}"']
-    match fault:
-        case Partition(groups=groups):
-            return [*when, f"groups = [{', '.join(map(_list, groups))}]"]
-        case Kill(nodes=nodes):
-            return [*when, f"nodes = {_list(nodes)}"]
-        case LinkDown(links=links):
-            return [*when, f"links = {_list(links)}"]
-        case Impair(links=links, impairment=impairment):
-            return [*when, f"links = {_list(links)}", *_impairment(impairment)]
-    raise CannotWriteError(f"a fault of kind {kind!r} is the simulator's alone: replay it with its seed")
+def _fault(fault: Any, scale: float) -> dict[str, Any]:
+    """Its table; names, numbers and impairments are written as they are read."""
+    table = msgspec.to_builtins(fault)
+    if isinstance(fault, Partition | Kill | LinkDown | Impair):
+        impaired = _impairment(fault.impairment) if isinstance(fault, Impair) else {}
+        table.pop("impairment", None)
+        at, lasts = (format_duration(round(table.pop(name) / scale)) for name in ("at", "lasts"))
+        return {**table, "at": at, "for": lasts, **impaired}
+    raise CannotWriteError(f"a fault of kind {table['kind']!r} is the simulator's alone: replay it with its seed")
 
 
-def _impairment(impairment: Impairment) -> list[str]:
-    said = []
+def _impairment(impairment: Impairment) -> dict[str, Any]:
+    said: dict[str, Any] = {}
     for name, default in msgspec.structs.asdict(Impairment()).items():
         value = getattr(impairment, name)
         if value == default:
@@ -154,17 +126,7 @@ def _impairment(impairment: Impairment) -> list[str]:
         if name not in IN_FILES:
             raise CannotWriteError(f"an impairment with {name} cannot be written: replay it with its seed")
         if name in ("delay", "jitter"):
-            said.append(f'{name} = "{format_duration(value)}"')
-        elif name == "rate":
-            said.append(f'rate = "{value}bit"')
+            said[name] = format_duration(value)
         else:
-            said.append(f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}")
+            said[name] = f"{value}bit" if name == "rate" else value
     return said
-
-
-def _list(names: tuple[str, ...]) -> str:
-    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.checking.results import Results
 from experiments.run import WorldName, play
-from experiments.scenario_file import load
+from experiments.scenario import load
 from experiments.simulation.campaign import play_seeds
 from tests.end_to_end.scenarios import write
 

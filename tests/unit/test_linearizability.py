@@ -180,7 +180,7 @@ def test_brute_force_sees_both_verdicts_often() -> None:
     """Guards the two properties above: histories that all get the same verdict would prove nothing."""
     verdicts: list[bool] = []
 
-    @settings(max_examples=300, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
     @given(small_histories(values=3, longest=6))
     def collect(history: list[Operation]) -> None:
         if len(history) > 2:

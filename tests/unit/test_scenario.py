@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.scenario import Impair, Kill, LinkDown, Partition, Raft, ScenarioError, directions, place
-from experiments.scenario_file import load, parse
+from experiments.scenario import Impair, Kill, LinkDown, Partition, Raft, ScenarioError, directions, load, parse, place
 from topologies.impairment import Impairment
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments" / "scenarios").glob("*.toml"))

@@ -7,8 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from experiments.scenario import Impair, Kill, LinkDown, Partition, Raft, Scenario
-from experiments.scenario_file import parse
+from experiments.scenario import Impair, Kill, LinkDown, Partition, Raft, Scenario, parse
 from experiments.simulation.faults import Pause
 from experiments.simulation.seed import play_seed
 from experiments.simulation.shrink import CannotWriteError, shrink, to_toml

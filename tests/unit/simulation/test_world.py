@@ -15,8 +15,7 @@ import pytest
 
 from experiments.plans import SCENARIOS
 from experiments.run import play
-from experiments.scenario import Impair, Kill, LinkDown, Partition, Scenario, place
-from experiments.scenario_file import load
+from experiments.scenario import Impair, Kill, LinkDown, Partition, Scenario, load, place
 from experiments.schedule import Schedule
 from experiments.simulation.campaign import play_seeds, spread, summarise
 from experiments.simulation.faults import SIMULATED_STRIKES, Drift, FullDisk, Mute, Pause, SlowDisk

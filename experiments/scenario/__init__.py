@@ -1,0 +1,39 @@
+"""A scenario: what is built, what runs in it, what breaks and what is expected, as plain frozen data.
+
+Everything is in base units: nanoseconds, shares from 0 to 1. `load` reads one from TOML; the same classes make one in
+Python, where durations may be given as text: ``Raft(nodes=5, election_timeout=("1s", "2s"))``. Each table of the file
+has its module, which has the data and its reader side by side: `topology`, `systems`, `workloads`, `faults`, `expect`.
+"""
+
+from experiments.scenario.expect import Expect
+from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition
+from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
+from experiments.scenario.systems import Raft, System
+from experiments.scenario.topology import Dataplane, Topology
+from experiments.scenario.whole import Requirement, Scenario, load, parse, scale
+from experiments.scenario.workloads import Register, Workload
+
+__all__ = [
+    "ROLES",
+    "Dataplane",
+    "Expect",
+    "Fault",
+    "Impair",
+    "Kill",
+    "LinkDown",
+    "Partition",
+    "Raft",
+    "Register",
+    "Requirement",
+    "Scenario",
+    "ScenarioError",
+    "System",
+    "Topology",
+    "Workload",
+    "directions",
+    "links",
+    "load",
+    "parse",
+    "place",
+    "scale",
+]

@@ -1,0 +1,147 @@
+"""``[[fault]]``: what breaks, when, and for how long. `experiments.strikes` has how each strikes and is proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from experiments.scenario.names import ROLES, directions, links
+from experiments.scenario.reading import Table, choice, positive_duration, texts
+from experiments.scenario.systems import System
+from experiments.scenario.topology import read_impairment
+from topologies.impairment import Impairment
+from topologies.plan import FabricPlan, PlanError
+from topologies.units import UnitError, format_duration, parse_duration
+
+
+class Partition(msgspec.Struct, frozen=True, tag="partition", tag_field="kind"):
+    """Nodes of different groups do not hear each other; nodes and clients in no group reach everyone."""
+
+    groups: tuple[tuple[str, ...], ...]
+    at: int
+    lasts: int
+
+
+class LinkDown(msgspec.Struct, frozen=True, tag="link-down", tag_field="kind"):
+    """Carrier is lost at both ends of every link whose name matches one of ``links`` (``leaf1-spine*``)."""
+
+    links: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+class Impair(msgspec.Struct, frozen=True, tag="impair", tag_field="kind"):
+    """Every named direction (``leaf1>spine1``; a link's name means both) does ``impairment`` to its packets."""
+
+    links: tuple[str, ...]
+    impairment: Impairment
+    at: int
+    lasts: int
+
+
+class Kill(msgspec.Struct, frozen=True, tag="kill", tag_field="kind"):
+    """Nodes get SIGKILL; they are started again from their logs when the fault ends."""
+
+    nodes: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+Fault: TypeAlias = Partition | LinkDown | Impair | Kill
+
+
+class Aim(msgspec.Struct, frozen=True):
+    """What a fault may aim at, and when. ``plan`` is None where there can be none: then names go unchecked."""
+
+    at: int
+    lasts: int
+    plan: FabricPlan | None
+    system: System
+
+
+def read_fault(table: Table, duration: int, plan: FabricPlan | None, system: System) -> Fault | None:
+    """One ``[[fault]]`` of a scenario of so many nanoseconds; None where something is wrong, noted in the table."""
+    before = len(table.problems)
+    kind = table.take("kind", choice(*_KINDS), default=None, required=True)
+    at = table.take("at", parse_duration, default=0, required=True)
+    lasts = table.take("for", positive_duration, default=0, required=True)
+    if duration and at + lasts > duration:
+        table.wrong(
+            "for" if at < duration else "at",
+            f"the fault ends at {format_duration(at + lasts)}, past the end of "
+            f"the scenario ({format_duration(duration)}); shorten it or lengthen the scenario's duration",
+        )
+    if kind is None:
+        return None
+    fault = _KINDS[kind](table, Aim(at, lasts, plan, system))
+    table.finish()
+    return fault if len(table.problems) == before else None
+
+
+def _partition(table: Table, aim: Aim) -> Partition:
+    groups: tuple[tuple[str, ...], ...] = table.take("groups", _groups, default=(), required=True)
+    seen: set[str] = set()
+    for name in (name for group in groups for name in group):
+        _check_target(table, "groups", name, aim.system)
+        if name in seen:
+            table.wrong("groups", f"{name!r} is in two groups; a node is on one side of a partition")
+        seen.add(name)
+    if groups and len(groups) < 2:
+        table.wrong(
+            "groups", 'a single group is no partition; it needs two or more, for example [["leader"], ["others"]]'
+        )
+    return Partition(groups, aim.at, aim.lasts)
+
+
+def _kill(table: Table, aim: Aim) -> Kill:
+    return Kill(_nodes(table, aim), aim.at, aim.lasts)
+
+
+def _link_down(table: Table, aim: Aim) -> LinkDown:
+    return LinkDown(_links(table, aim, links), aim.at, aim.lasts)
+
+
+def _impair(table: Table, aim: Aim) -> Impair:
+    names = _links(table, aim, directions)
+    impairment = read_impairment(table)
+    if impairment == Impairment():
+        table.wrong("kind", "impairs nothing; give it delay, jitter, loss or rate")
+    return Impair(names, impairment, aim.at, aim.lasts)
+
+
+_KINDS: dict[str, Callable[[Table, Aim], Fault]] = {
+    "partition": _partition,
+    "link-down": _link_down,
+    "impair": _impair,
+    "kill": _kill,
+}
+
+
+def _nodes(table: Table, aim: Aim) -> tuple[str, ...]:
+    nodes: tuple[str, ...] = table.take("nodes", texts, default=(), required=True)
+    for name in nodes:
+        _check_target(table, "nodes", name, aim.system)
+    return nodes
+
+
+def _check_target(table: Table, key: str, name: str, system: System) -> None:
+    if name not in ROLES and name not in system.names:
+        table.wrong(key, f"{name!r} is neither a node ({', '.join(system.names)}) nor a role ({', '.join(ROLES)})")
+
+
+def _links(table: Table, aim: Aim, find: Callable[[FabricPlan, tuple[str, ...]], Any]) -> tuple[str, ...]:
+    names: tuple[str, ...] = table.take("links", texts, default=(), required=True)
+    if aim.plan is not None:
+        try:
+            find(aim.plan, names)
+        except PlanError as error:
+            table.wrong("links", str(error))
+    return names
+
+
+def _groups(value: object) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list) or not value:
+        raise UnitError(f'{value!r} is not a list of groups, for example [["leader"], ["others"]]')
+    return tuple(texts(group) for group in value)

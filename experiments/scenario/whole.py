@@ -1,0 +1,139 @@
+"""A scenario as a whole, and its file. The file is checked whole: every problem is told at once, with key and line."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from experiments.scenario.expect import Expect, read_expect
+from experiments.scenario.faults import Fault, read_fault
+from experiments.scenario.names import ScenarioError, place
+from experiments.scenario.reading import (
+    Table,
+    choice,
+    line_of,
+    number,
+    opening_comment,
+    positive_duration,
+    texts,
+    whole,
+)
+from experiments.scenario.reading import text as name_text
+from experiments.scenario.systems import System, read_system
+from experiments.scenario.topology import read_topology
+from experiments.scenario.workloads import Workload, read_workload
+from topologies.plan import FabricPlan, PlanError
+
+#: What a run can be told not to do without.
+Requirement: TypeAlias = Literal["kernel"]
+
+
+class Scenario(msgspec.Struct, frozen=True):
+    """``requires``: what a run must not do without; ``kernel`` is the kernel's datapath and netem, no stand-ins.
+
+    ``captures`` are the directions whose packets are written into ``pcap/``; only in the emulated world are there any.
+    """
+
+    name: str
+    description: str
+    seed: int
+    duration: int
+    plan: FabricPlan
+    system: System
+    workload: Workload
+    faults: tuple[Fault, ...] = ()
+    expect: Expect = Expect()
+    time_scale: float = 1.0
+    toml: str = ""
+    requires: tuple[Requirement, ...] = ()
+    captures: tuple[str, ...] = ()
+
+    def with_seed(self, seed: int) -> Scenario:
+        return msgspec.structs.replace(self, seed=seed)
+
+
+def load(path: Path) -> Scenario:
+    """The scenario in a TOML file. Raises `ScenarioError` with every problem in it, OSError if it can't be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ScenarioError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "scenario") -> Scenario:
+    """The scenario that ``text`` describes; ``source`` is what error messages call it. Raises `ScenarioError`."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{source}: not valid TOML: {error}") from None
+    problems: list[tuple[str, str]] = []
+    root = Table(document, "", problems)
+
+    name = root.take("name", name_text, default=Path(source).stem)
+    seed = root.take("seed", whole(0), default=1)
+    duration = root.take("duration", positive_duration, default=0, required=True)
+    time_scale = root.take("time_scale", number(0.01), default=1.0)
+    requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
+    topology = read_topology(root.table("topology"))
+    system = read_system(root.table("system"))
+    workload = read_workload(root.table("workload"))
+    expect = read_expect(root.table("expect"))
+
+    plan: FabricPlan | None = None
+    try:
+        plan = topology.plan()
+    except PlanError as error:
+        problems.append(("topology", str(error)))
+    read = [read_fault(table, duration, plan, system) for table in root.tables("fault")]
+    faults = [fault for fault in read if fault is not None]
+    root.finish()
+    if plan is not None and not problems:
+        try:
+            place(plan, system, workload)
+        except ScenarioError as error:
+            problems += [(line.partition(":")[0], line.partition(": ")[2]) for line in str(error).splitlines()]
+    if problems or plan is None:
+        placed = sorted((line_of(text, key) or 0, key, what) for key, what in problems)
+        raise ScenarioError("\n".join(f"{source}:{line or 1}: {key}: {what}" for line, key, what in placed))
+    scenario = Scenario(
+        name=name,
+        description=opening_comment(text),
+        seed=seed,
+        duration=duration,
+        plan=plan,
+        system=system,
+        workload=workload,
+        faults=tuple(faults),
+        expect=expect,
+        time_scale=time_scale,
+        toml=text,
+        requires=requires,
+    )
+    return scale(scenario)
+
+
+def scale(scenario: Scenario) -> Scenario:
+    """The scenario with every duration and timeout multiplied by its ``time_scale``, and rates divided by it."""
+    factor = scenario.time_scale
+    if factor == 1.0:
+        return scenario
+    return msgspec.structs.replace(
+        scenario,
+        duration=round(scenario.duration * factor),
+        system=scenario.system.stretched(factor),
+        workload=scenario.workload.stretched(factor),
+        faults=tuple(
+            msgspec.structs.replace(fault, at=round(fault.at * factor), lasts=round(fault.lasts * factor))
+            for fault in scenario.faults
+        ),
+        expect=scenario.expect.stretched(factor),
+    )
+
+
+def _requirements(value: object) -> tuple[Requirement, ...]:
+    check = choice("kernel")
+    return tuple(check(name) for name in texts(value))

@@ -1,0 +1,73 @@
+"""``[workload]``: what clients ask of the system. Each kind says what its clients are given (`apps.runtime.kinds`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from experiments.scenario.reading import Table, choice, coerce, duration, mix, number, positive_duration, texts, whole
+
+
+class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
+    """Reads, writes and compare-and-sets on ``keys`` registers, ``rate`` operations a second over all clients.
+
+    ``placement`` names one host a client, in order; empty gives each a host of its own, away from the nodes;
+    ``("beside",)`` puts the i-th client into the i-th node's host.
+    """
+
+    clients: int = 5
+    rate: float = 200.0
+    keys: int = 5
+    mix: dict[str, float] = msgspec.field(default_factory=lambda: {"read": 0.5, "write": 0.4, "cas": 0.1})
+    timeout: int = 1_000_000_000
+    placement: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        coerce(self, timeout=duration(self.timeout))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"c{number}" for number in range(1, self.clients + 1))
+
+    def process(self, name: str) -> dict[str, Any]:
+        """The ``process`` of the client ``name``, as `apps.runtime.config` reads it."""
+        return {
+            "kind": "client",
+            "thread": self.names.index(name),
+            "threads": self.clients,
+            "rate": self.rate / self.clients,
+            "keys": self.keys,
+            "mix": self.mix,
+            "timeout": self.timeout,
+        }
+
+    def stretched(self, factor: float) -> Register:
+        """Every duration times ``factor``, and the rate divided by it."""
+        return msgspec.structs.replace(self, timeout=round(self.timeout * factor), rate=self.rate / factor)
+
+
+def _register(table: Table) -> Register:
+    default = Register()
+    return Register(
+        clients=table.take("clients", whole(1), default=default.clients),
+        rate=table.take("rate", number(0.001), default=default.rate),
+        keys=table.take("keys", whole(1), default=default.keys),
+        mix=table.take("mix", mix("read", "write", "cas", "delete"), default=default.mix),
+        timeout=table.take("timeout", positive_duration, default=default.timeout),
+        placement=table.take("placement", texts, default=()),
+    )
+
+
+Workload: TypeAlias = Register
+
+_KINDS: dict[str, Callable[[Table], Workload]] = {"register": _register}
+
+
+def read_workload(table: Table) -> Workload:
+    """``[workload]``. What is wrong with it is noted in the table."""
+    kind = table.take("kind", choice(*_KINDS), default="register")
+    workload = _KINDS[kind](table)
+    table.finish()
+    return workload
