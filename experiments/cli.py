@@ -91,8 +91,6 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
-    from experiments.narrator import Narrator, show_verdict
-    from experiments.run import play
     from experiments.scenario import load
 
     asked = load(_scenario_file(scenario))
@@ -100,7 +98,28 @@ def run(
         asked = msgspec.structs.replace(asked, requires=(require,))
     if pcap:
         asked = _capturing(asked, pcap, world)
-    first = asked.seed if seed is None else seed
+    _play(asked, asked.seed if seed is None else seed, count, out, world, as_json)
+
+
+@app.command()
+def rerun(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    count: Annotated[int, typer.Option("-n", min=1, help="Play it this many times, each with the next seed.")] = 1,
+    out: Annotated[Path, typer.Option(help="The folder that runs are put into.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Play an earlier run again, from its manifest: the same fabric, system, workload, faults and seed."""
+    from experiments.run import recorded
+
+    asked, world = recorded(folder)
+    _play(asked, asked.seed, count, out, world, as_json)
+
+
+def _play(asked: Scenario, first: int, count: int, out: Path, world: WorldName, as_json: bool) -> None:
+    """Play a scenario with ``count`` seeds from ``first`` on, tell of each, and exit as the worst of them says."""
+    from experiments.narrator import Narrator, show_verdict
+    from experiments.run import play
+
     command = shlex.join(["splitbrain", *sys.argv[1:]])
     outcomes: list[dict[str, Any]] = []
     for number in range(first, first + count):

@@ -99,7 +99,9 @@ class Run:
         finally:
             fidelity = self.world.fidelity()
             await self._stack.aclose()
-            played = msgspec.structs.replace(self.scenario, faults=tuple(self.schedule.faults), duration=ended)
+            # What a program plays is as long as it was, and breaks what it broke.
+            duration = self.scenario.duration or ended
+            played = msgspec.structs.replace(self.scenario, faults=tuple(self.schedule.faults), duration=duration)
             deaths = [{**death, "t": death["t"] - self.schedule.epoch} for death in self.world.deaths()]
             self._manifest |= {"scenario": _as_data(played), "fidelity": fidelity, "deaths": deaths}
             self._write_manifest()
@@ -146,6 +148,29 @@ def play(scenario: Scenario, out: Path, command: str, progress: Progress, world:
 
     with asyncio.Runner(loop_factory=_make_loop(world)) as runner:
         return runner.run(to_its_end())
+
+
+def recorded(folder: Path) -> tuple[Scenario, WorldName]:
+    """The scenario that was played in the run's ``folder``, and where, from its manifest alone.
+
+    Raises `ScenarioError` for a manifest that does not tell, OSError for one that cannot be read.
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=_Recorded)
+        data = {**manifest.scenario, "plan": manifest.plan, "toml": manifest.scenario_toml}
+        return msgspec.convert(data, Scenario), manifest.world
+    except msgspec.DecodeError as error:
+        raise ScenarioError(f"{path}: not the manifest of a run that can be played again: {error}") from None
+
+
+class _Recorded(msgspec.Struct, frozen=True):
+    """The part of a manifest that says what was played."""
+
+    world: WorldName
+    scenario: dict[str, Any]
+    plan: dict[str, Any]
+    scenario_toml: str = ""
 
 
 # Each world is imported by whoever plays in it: one brings half a second of libraries, the other needs none of them.

@@ -121,3 +121,26 @@ def test_a_history_that_is_cut_off_or_foreign_is_refused_with_its_place(tmp_path
     foreign.write_text("{:type :shrug}")
     assert refused("check", foreign, cwd=tmp_path)[0] == 65
     assert refused("check", tmp_path / "none.jsonl", cwd=tmp_path)[0] == 66
+
+
+def test_a_run_is_played_again_from_its_manifest_alone_to_the_same_bytes(tmp_path: Path) -> None:
+    scenario = write(tmp_path, "again", PARTITION)
+    for number, command in enumerate(
+        (["run", scenario, "--world", "simulated", "--seed", 5], ["rerun", tmp_path / "0"])
+    ):
+        argv = [SPLITBRAIN, *map(str, command), "--out", "runs"]
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (made,) = (tmp_path / "runs" / "again").iterdir()
+        made.rename(tmp_path / str(number))
+        scenario.unlink(missing_ok=True)
+    first, second = ((tmp_path / number / "history.jsonl").read_bytes() for number in "01")
+    assert first == second
+
+
+def test_a_folder_that_is_no_run_cannot_be_played_again(tmp_path: Path) -> None:
+    assert refused("rerun", tmp_path, cwd=tmp_path)[0] == 66
+    (tmp_path / "manifest.json").write_text('{"schema": 1}')
+    status, message = refused("rerun", tmp_path, cwd=tmp_path)
+    assert status == 65
+    assert "not the manifest of a run that can be played again" in message
