@@ -85,15 +85,20 @@ def run(
     require: Annotated[
         RequirementName | None, typer.Option(help="Refuse to run where something would stand in for the kernel's own.")
     ] = None,
+    time_scale: Annotated[
+        float | None, typer.Option(min=0.01, help="Stretch every duration and timeout this many times: a slow machine.")
+    ] = None,
     pcap: Annotated[
         list[str] | None, typer.Option(metavar="LINK", help="Capture this link or direction; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
-    from experiments.scenario import load
+    from experiments.scenario import load, stretched
 
     asked = load(_scenario_file(scenario))
+    if time_scale is not None:
+        asked = stretched(asked, time_scale)
     if require is not None:
         asked = msgspec.structs.replace(asked, requires=(require,))
     if pcap:

@@ -10,7 +10,7 @@ from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition
 from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
 from experiments.scenario.systems import Raft, System
 from experiments.scenario.topology import Dataplane, Topology
-from experiments.scenario.whole import Requirement, Scenario, load, parse, scale
+from experiments.scenario.whole import Requirement, Scenario, load, parse, stretched
 from experiments.scenario.workloads import Register, Workload
 
 __all__ = [
@@ -35,5 +35,5 @@ __all__ = [
     "load",
     "parse",
     "place",
-    "scale",
+    "stretched",
 ]

@@ -109,20 +109,20 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         workload=workload,
         faults=tuple(faults),
         expect=expect,
-        time_scale=time_scale,
         toml=text,
         requires=requires,
     )
-    return scale(scenario)
+    return stretched(scenario, time_scale)
 
 
-def scale(scenario: Scenario) -> Scenario:
-    """The scenario with every duration and timeout multiplied by its ``time_scale``, and rates divided by it."""
-    factor = scenario.time_scale
+def stretched(scenario: Scenario, time_scale: float) -> Scenario:
+    """The scenario with every duration and timeout of its file times ``time_scale``, and rates divided by it."""
+    factor = time_scale / scenario.time_scale
     if factor == 1.0:
         return scenario
     return msgspec.structs.replace(
         scenario,
+        time_scale=time_scale,
         duration=round(scenario.duration * factor),
         system=scenario.system.stretched(factor),
         workload=scenario.workload.stretched(factor),

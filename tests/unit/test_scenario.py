@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from experiments.scenario import Impair, Kill, LinkDown, Partition, Raft, ScenarioError, directions, load, parse, place
+from experiments.scenario import (
+    Impair,
+    Kill,
+    LinkDown,
+    Partition,
+    Raft,
+    ScenarioError,
+    directions,
+    load,
+    parse,
+    place,
+    stretched,
+)
 from topologies.impairment import Impairment
 
 SHIPPED = sorted((Path(__file__).parents[2] / "experiments" / "scenarios").glob("*.toml"))
@@ -156,6 +169,13 @@ def test_time_scale_stretches_every_duration() -> None:
     assert slow.workload.timeout == 3 * plain.workload.timeout
     assert slow.workload.rate == plain.workload.rate / 3
     assert [(fault.at, fault.lasts) for fault in slow.faults] == [(3 * f.at, 3 * f.lasts) for f in plain.faults]
+
+
+def test_a_time_scale_asked_for_later_replaces_the_files_own() -> None:
+    slow = parse(SMALL.replace("seed = 4", "seed = 4\ntime_scale = 3"))
+    slower = parse(SMALL.replace("seed = 4", "seed = 4\ntime_scale = 6"))
+    assert stretched(slow, 6) == msgspec.structs.replace(slower, toml=slow.toml)
+    assert stretched(slow, 3) == slow
 
 
 def test_python_takes_durations_as_text() -> None:
