@@ -1,7 +1,9 @@
 """Connections between processes: TCP, dialled again whenever they fail, with bounded queues.
 
-Every process dials each peer it has an address for, and keeps that connection up for as long as it runs. Nodes speak
-on the connections they dialled and listen on those they accepted; a client does both on those it dialled.
+Every process dials each peer it has an address for, and keeps that connection up for as long as it runs. So two nodes
+have two connections, either of which is enough. Both speak on the one that the first of them by name dialled: what
+one says then carries TCP's acknowledgement of what it heard, which on two one-way connections is a packet of its own.
+The other connection is for when that one is lost, which each may notice at another time.
 
 What is sent to a peer that cannot be reached, or does not read, is dropped and counted: protocols tolerate loss, and
 a queue that grows while a network is broken would make the process a casualty of the fault.
@@ -60,7 +62,7 @@ class Connection(asyncio.BufferedProtocol):
         self._net = transport
         self._dialled = dialled
         self._reader = FrameReader(MAX_HELLO)
-        self._expected: Kind | None = Kind.HELLO
+        self._expected = Kind.HELLO
         self._socket: asyncio.Transport
         self._blocked = False
         self.place = ""
@@ -125,10 +127,10 @@ class Connection(asyncio.BufferedProtocol):
         net = self._net
         net.counters.frames_in += 1
         if kind is not self._expected:
-            due = "nothing" if self._expected is None else self._expected.name.lower()
-            raise FrameError("unexpected", f"{kind.name.lower()} where {due} was due")
+            raise FrameError("unexpected", f"{kind.name.lower()} where {self._expected.name.lower()} was due")
         items = net.codec.decode(kind, body)
         if kind is Kind.MESSAGES:
+            net.heard(self)
             net.deliver([Received(self.peer or "", message) for message in items])
         elif kind is Kind.REQUESTS:
             net.deliver([Requested(self.peer or "", request, command) for request, command in items])
@@ -164,6 +166,7 @@ class Transport:
         self._all: set[Connection] = set()
         self._dialled: dict[NodeId, Connection] = {}
         self._accepted: dict[NodeId, tuple[int, Connection]] = {}
+        self._heard_on: dict[NodeId, Connection] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._server: asyncio.Server | None = None
         self._said: set[tuple[str, str]] = set()
@@ -199,12 +202,19 @@ class Transport:
             items: list[Any] = [(message.request, message.command) for message in cast(Sequence[Request], messages)]
             self._send(self._dialled.get(to), Kind.REQUESTS, items)
         else:
-            self._send(self._dialled.get(to), Kind.MESSAGES, messages)
+            self._send(self._way_to(to), Kind.MESSAGES, messages)
 
     def reply(self, client: NodeId, results: Sequence[tuple[int, Any]]) -> None:
         """Send a client the results of its requests, by their numbers."""
         _, connection = self._accepted.get(client, (0, None))
         self._send(connection, Kind.RESPONSES, results)
+
+    def _way_to(self, node: NodeId) -> Connection | None:
+        _, accepted = self._accepted.get(node, (0, None))
+        if node < self.hello.node:
+            return accepted or self._dialled.get(node)
+        # The other end speaks elsewhere than on the one we dialled if it has lost that one.
+        return self._heard_on.get(node) or self._dialled.get(node) or accepted
 
     def _send(self, connection: Connection | None, kind: Kind, items: Sequence[Any]) -> None:
         sent = False
@@ -221,12 +231,16 @@ class Transport:
     def opened(self, connection: Connection) -> None:
         self._all.add(connection)
 
-    def welcome(self, connection: Connection, hello: Hello, dialled: NodeId | None) -> Kind | None:
-        """Check who is at the other end; return what it may send from now on, if anything. Raises `FrameError`."""
+    def heard(self, connection: Connection) -> None:
+        self._heard_on[connection.peer or ""] = connection
+
+    def welcome(self, connection: Connection, hello: Hello, dialled: NodeId | None) -> Kind:
+        """Check who is at the other end; return what it may send from now on. Raises `FrameError`."""
         self._check(hello, dialled)
+        self._heard_on.pop(hello.node, None)
         if dialled is not None:
             self._dialled[dialled] = connection
-            return Kind.RESPONSES if self.hello.role == "client" else None
+            return Kind.RESPONSES if self.hello.role == "client" else Kind.MESSAGES
         incarnation, earlier = self._accepted.get(hello.node, (-1, None))
         if hello.incarnation < incarnation:
             raise FrameError("hello", f"incarnation {hello.incarnation} after {incarnation} was here")
@@ -256,6 +270,8 @@ class Transport:
         peer = connection.peer
         if peer is None:
             return
+        if self._heard_on.get(peer) is connection:
+            del self._heard_on[peer]
         if self._dialled.get(peer) is connection:
             del self._dialled[peer]
         elif self._accepted.get(peer, (0, None))[1] is connection:

@@ -139,13 +139,13 @@ CLIENT = Hello("splitbrain", VERSION, "test", "c", 0, "client")
 
 
 class Peer:
-    """The other end of a connection, by hand."""
+    """The other end of a connection, by hand: of one to ``address``, or of one that was accepted."""
 
     CODEC = Codec(tuple[int, str], int, int)
 
-    def __init__(self, address: str, hello: Hello | None = CLIENT):
+    def __init__(self, address: str, hello: Hello | None = CLIENT, accepted: socket.socket | None = None):
         host, _, port = address.partition(":")
-        self.socket = eventually(lambda: self._dial(host, int(port)))
+        self.socket = accepted or eventually(lambda: self._dial(host, int(port)))
         self.socket.settimeout(10)
         self.reader = FrameReader()
         self.numbers = itertools.count(1)
@@ -412,6 +412,38 @@ def test_nodes_hear_each_other_whichever_starts_first_and_again_after_one_was_ki
     reset = next(i for i, (earlier, later) in enumerate(itertools.pairwise(numbers)) if later < earlier)
     assert numbers[: reset + 1] == sorted(numbers[: reset + 1])
     assert numbers[reset + 1 :] == sorted(numbers[reset + 1 :])
+
+
+@pytest.mark.parametrize("name", ["n0", "n2"])
+def test_two_nodes_speak_on_the_connection_that_the_first_by_name_dialled_and_on_the_other_without_it(
+    cluster: Cluster, name: str
+) -> None:
+    cluster.addresses = {name: cluster.address(9), "n1": cluster.address(1)}
+    host, _, port = cluster.addresses[name].partition(":")
+    server = socket.create_server((host, int(port)))
+    cluster.stack.callback(server.close)
+    node = Node(cluster, "n1", cluster.address(1), PINGER).start()
+    as_node = hello(node=name, role="node")
+    dialled = Peer(cluster.address(1), as_node)
+    accepted = Peer("", as_node, server.accept()[0])
+
+    def speaks_on(peer: Peer) -> bool:
+        peer.socket.settimeout(0.2)  # ten times as long as the node is ever silent
+        with contextlib.suppress(TimeoutError):
+            return bool([number for kind, items in peer.receive() if kind is Kind.MESSAGES for number in items])
+        return False
+
+    first, second = (dialled, accepted) if name < "n1" else (accepted, dialled)
+    eventually(lambda: speaks_on(first) and not speaks_on(second))
+    second.send(Kind.MESSAGES, [(1, "heard on the other")])
+    if name > "n1":  # which then must have lost the first, if it speaks there
+        eventually(lambda: speaks_on(second) and not speaks_on(first))
+        first.send(Kind.MESSAGES, [(2, "heard again")])
+    eventually(lambda: speaks_on(first) and not speaks_on(second))
+    first.socket.close()
+    eventually(lambda: speaks_on(second))
+    assert node.terminate() == 0
+    assert node.metrics["rejected"] == {}
 
 
 def test_a_peer_that_does_not_read_costs_no_memory(cluster: Cluster) -> None:
