@@ -48,6 +48,10 @@ class Command(msgspec.Struct, frozen=True, array_like=True, tag="cmd"):
     operation: Operation
 
 
+#: Why a `Cas` from some value is refused where there is none.
+ABSENT = "the key does not exist"
+
+
 class Done(msgspec.Struct, frozen=True, array_like=True, tag="ok"):
     """It took effect. ``value``: what a read found, ``None`` for an absent key."""
 
@@ -171,7 +175,7 @@ class Store:
                 return Done(self._values.get(key))
             case Cas():
                 if self._values.get(key) != operation.old:
-                    return Refused(f"{key} has another value")
+                    return Refused(f"{key} has another value" if key in self._values else ABSENT)
                 self._values[key] = operation.new
             case Delete():
                 self._values.pop(key, None)

@@ -66,7 +66,9 @@ class RegisterConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``rate``: operations a second of this client, spaced exponentially (a Poisson process); one that is still under way
     delays the next. ``keys``: how many registers. ``mix``: shares of ``read``, ``write``, ``cas``, ``delete``.
     ``timeout``: nanoseconds after which an operation is given up; a node that has not answered by a quarter of that is
-    passed over for the next. Raises `ValueError` when a value makes no sense.
+    passed over for the next. ``retry``: whether what was asked is then asked of that one too. It must not be where a
+    request sent again is another one, as in a quorum store: a write is sent once, to any node, and is `info` without
+    an answer; only a read is asked again. Raises `ValueError` when a value makes no sense.
     """
 
     thread: int
@@ -75,6 +77,7 @@ class RegisterConfig(msgspec.Struct, frozen=True, kw_only=True):
     keys: int
     mix: dict[F, float]
     timeout: Nanoseconds = _SECOND
+    retry: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.thread < self.threads:
@@ -214,11 +217,10 @@ class RegisterClient:
         self._request += 1
         node = self._nodes[self._presumed]
         operation.asked[self._request] = node
-        return [
-            CancelTimer("pause"),
-            SetTimer("attempt", self._config.timeout // 4),
-            Send(node, Request(self._request, operation.command)),
-        ]
+        ask = Send(node, Request(self._request, operation.command))
+        if not self._config.retry:
+            return [ask]
+        return [CancelTimer("pause"), SetTimer("attempt", self._config.timeout // 4), ask]
 
     def _ask_again(self, now: Nanoseconds) -> list[Effect]:
         return self._ask()
@@ -226,7 +228,11 @@ class RegisterClient:
     def _pass_over(self, now: Nanoseconds) -> list[Effect]:
         """The node asked last has not answered in time: try the next. It may yet do as it was asked."""
         self._presumed = (self._presumed + 1) % len(self._nodes)
-        return self._ask()
+        return self._ask() if self._may_ask_again() else []
+
+    def _may_ask_again(self) -> bool:
+        assert self._operation is not None
+        return self._config.retry or self._operation.f == "read"
 
     def _answered(self, now: Nanoseconds, node: NodeId, response: Response) -> list[Effect]:
         operation = self._operation
@@ -241,6 +247,8 @@ class RegisterClient:
             return self._end(now, "fail", error=result.reason)
         del operation.asked[response.request]
         if isinstance(result, kv.Unsure):
+            if not self._may_ask_again():
+                return self._end(now, "info", error=result.reason)
             operation.unsure = True
         if response.request != self._request:
             return []  # another node has been asked since

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -42,6 +42,9 @@ from apps.runtime.timers import Timers
 from apps.runtime.trace import SCHEMA, TraceFile
 from apps.runtime.transport import Transport
 
+if TYPE_CHECKING:
+    from apps.maelstrom.child import Child
+
 log = logging.getLogger("apps.runtime")
 
 #: The client's name of whoever started this process. A reply to it means that the work is done.
@@ -60,7 +63,7 @@ class Driver:
         # asyncio's own handler would log and go on: half a step would be left undone.
         self._loop.set_exception_handler(lambda loop, context: self._bug(context.get("exception"), context["message"]))
         self.finished: asyncio.Future[int] = self._loop.create_future()
-        self._config = config
+        self._config, self._kind = config, kind
         self._journal: Journal[Any] | None = None
         if kind.record is not None:
             identity = Identity(config.cluster, config.node)
@@ -96,6 +99,7 @@ class Driver:
             silence=config.silence,
             random=Random(f"{config.seed} {config.node} {config.incarnation} transport"),
         )
+        self._child: Child | None = None
         self._timers = Timers()
         self._inbox: list[Event] = []
         self._awake = False
@@ -107,6 +111,10 @@ class Driver:
         self._to_persist: list[Persist | Snapshot] = []
         self._to_send: dict[NodeId, list[Any]] = {}
         self._to_reply: dict[NodeId, list[tuple[int, Any]]] = {}
+        #: Clients that are in this process.
+        self._local: dict[NodeId, Callable[[list[tuple[int, Any]]], None]] = {
+            CONTROL: lambda _: self.stop(os.EX_OK),
+        }
         self._now = 0
         self._carry_out: Mapping[type, Callable[[Any], None]] = {
             Trace: lambda effect: self._traced.append(effect.event),
@@ -129,6 +137,12 @@ class Driver:
             Path(self._config.trace_dir) / "metrics.ndjson", self._config.incarnation, self._figures
         )
         self._inbox.append(Started(records))
+        if self._kind.child:
+            from apps.maelstrom.bridge import CHILD
+            from apps.maelstrom.child import Child
+
+            self._child = Child(self._kind.child, self.deliver)
+            self._local[CHILD] = self._child.take
         self._step()
         await self._net.start(None if self._config.listen is None else address(self._config.listen))
 
@@ -137,6 +151,8 @@ class Driver:
         self.stop(os.EX_OK)
         if self._alarm is not None:
             self._alarm.cancel()
+        if self._child is not None:
+            self._child.close()
         await self._net.close()
         self._monitor.close()
         if self._disk is not None:
@@ -210,10 +226,11 @@ class Driver:
             self._to_send.clear()
         if self._to_reply:
             for client, results in self._to_reply.items():
-                if client == CONTROL:
-                    self.stop(os.EX_OK)
-                else:
+                local = self._local.get(client)
+                if local is None:
                     self._net.reply(client, results)
+                else:
+                    local(results)
             self._to_reply.clear()
 
     def _set_alarm(self) -> None:
