@@ -217,10 +217,11 @@ class RegisterClient:
         self._request += 1
         node = self._nodes[self._presumed]
         operation.asked[self._request] = node
-        ask = Send(node, Request(self._request, operation.command))
-        if not self._config.retry:
-            return [ask]
-        return [CancelTimer("pause"), SetTimer("attempt", self._config.timeout // 4), ask]
+        return [
+            CancelTimer("pause"),
+            SetTimer("attempt", self._config.timeout // 4),
+            Send(node, Request(self._request, operation.command)),
+        ]
 
     def _ask_again(self, now: Nanoseconds) -> list[Effect]:
         return self._ask()

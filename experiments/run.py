@@ -76,7 +76,7 @@ class Run:
             self._write_manifest()
             self._manifest |= await self._stack.enter_async_context(self.world)
             self._write_manifest()
-            self.progress("settle", "waiting for a leader")
+            self.progress("settle", "waiting for a leader" if self.scenario.system.elects else "connecting all nodes")
             self._manifest["calibration"] = await self.world.settle()
             epoch = self.schedule.epoch = self._manifest["epoch"] = self.world.clock() + LEAD_IN_NS
             self._write_manifest()

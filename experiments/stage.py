@@ -75,5 +75,5 @@ def configuration(
         "peers": {node: address(node) for node in system.names},
         "seed": scenario.seed,
         "silence": system.silence,
-        "process": system.process() if is_node else workload.process(name),
+        "process": system.process() if is_node else workload.process(name, system),
     }

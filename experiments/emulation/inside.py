@@ -110,6 +110,10 @@ class Inside:
         loop.add_reader(descriptor, ended)
         return process.pid
 
+    def established(self, names: list[str], port: int) -> dict[str, int]:
+        """How many connections to ``port`` are up in the network namespace of each process."""
+        return {name: _established(Path(f"/proc/{self._processes[name].pid}/net/tcp"), port) for name in names}
+
     def tell(self, names: list[str], line: str) -> None:
         """Write a line to the standard input of processes."""
         for name in names:
@@ -236,3 +240,12 @@ class Inside:
     def _longest_delay_ns(self) -> int:
         in_force = self.impairments.in_force().values()
         return max((impairment.delay + 3 * impairment.jitter for impairment in in_force), default=0)
+
+
+def _established(table: Path, port: int) -> int:
+    """Rows of a ``net/tcp`` (proc(5)) whose other end has ``port`` and whose state is ESTABLISHED."""
+    try:
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    except OSError:
+        return 0  # the process has just ended
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" for row in rows)

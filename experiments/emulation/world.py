@@ -23,7 +23,7 @@ from experiments.emulation.watch import TraceWatch
 from experiments.folder import Folder
 from experiments.nemesis import Grudge
 from experiments.scenario import Impair, Scenario, directions
-from experiments.stage import Death, WorldError, configuration
+from experiments.stage import PORT, Death, WorldError, configuration
 from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
 from topologies.privileges import obstacles, probe
@@ -122,7 +122,8 @@ class EmulatedWorld:
             pcap.annotate(self.folder.path, self._capturing, epoch)
 
     async def settle(self) -> dict[str, Any]:
-        """Wait until every host reaches every other and a leader has committed in its own term.
+        """Wait until every host reaches every other and the system is ready: a leader has committed in its own term, or
+        everybody is connected to all nodes where none is elected.
 
         Returns what was measured of the impairments to come, those of the plan and those of faults, before there is
         traffic that this would disturb. Those of the plan are in force from here on.
@@ -137,18 +138,32 @@ class EmulatedWorld:
         for direction, impairment in self.plan.impairments.items():
             await self._sandbox.call("impair", direction, impairment)
         deadline = time.monotonic() + patience
-        while True:
+        lacking = self._lacks_a_leader if self.scenario.system.elects else self._lacks_connections
+        while lack := await lacking():
             self.check()
-            self.watch.update()
-            leader = self.leader()
-            if leader is not None and self.watch.committed[0] == self.watch.roles[leader][1]:
-                await self._start_captures(deadline)
-                return calibration
             if time.monotonic() > deadline:
                 raise WorldError(
-                    f"no leader after {patience:.0f} s on an unbroken network; see {self.folder.path}/nodes/*/log"
+                    f"{lack} after {patience:.0f} s on an unbroken network; see {self.folder.path}/nodes/*/log"
                 )
             await asyncio.sleep(0.01)
+        await self._start_captures(deadline)
+        return calibration
+
+    async def _lacks_a_leader(self) -> str:
+        self.watch.update()
+        leader = self.leader()
+        settled = leader is not None and self.watch.committed[0] == self.watch.roles[leader][1]
+        return "" if settled else "no leader"
+
+    async def _lacks_connections(self) -> str:
+        """Whose namespace has fewer connections to nodes than those in it dial: to all nodes, but a node to itself."""
+        names = [*self.nodes, *self.clients]
+        dialled = dict.fromkeys(self.placement.values(), 0)
+        for name in names:
+            dialled[self.placement[name]] += len(self.nodes) - (name in self.nodes)
+        up: dict[str, int] = await self._sandbox.call("established", names, PORT)
+        lonely = [name for name in names if up[name] < dialled[self.placement[name]]]
+        return f"{', '.join(lonely)} not connected to all nodes" if lonely else ""
 
     async def _start_captures(self, deadline: float) -> None:
         """Capture what the scenario asks for; returns when every tcpdump listens."""

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from experiments.scenario.names import ROLES, directions, links
+from experiments.scenario.names import LEADERLESS_ROLES, ROLES, directions, links
 from experiments.scenario.reading import Table, choice, positive_duration, texts
 from experiments.scenario.systems import System
 from experiments.scenario.topology import read_impairment
@@ -127,8 +127,11 @@ def _nodes(table: Table, aim: Aim) -> tuple[str, ...]:
 
 
 def _check_target(table: Table, key: str, name: str, system: System) -> None:
-    if name not in ROLES and name not in system.names:
-        table.wrong(key, f"{name!r} is neither a node ({', '.join(system.names)}) nor a role ({', '.join(ROLES)})")
+    roles = ROLES if system.elects else LEADERLESS_ROLES
+    if name in ROLES and name not in roles:
+        table.wrong(key, f"{name!r}: the system's nodes have no leader; name them, or say {', '.join(roles)}")
+    elif name not in roles and name not in system.names:
+        table.wrong(key, f"{name!r} is neither a node ({', '.join(system.names)}) nor a role ({', '.join(roles)})")
 
 
 def _links(table: Table, aim: Aim, find: Callable[[FabricPlan, tuple[str, ...]], Any]) -> tuple[str, ...]:

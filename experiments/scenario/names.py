@@ -11,6 +11,9 @@ from topologies.plan import FabricPlan, PlanError
 #: What a fault may name instead of nodes. Roles are resolved when the fault strikes.
 ROLES = ("leader", "followers", "others", "majority", "minority")
 
+#: Those that mean something where nobody leads.
+LEADERLESS_ROLES = ("others", "majority", "minority")
+
 
 class ScenarioError(ValueError):
     """Everything that is wrong with a scenario, one problem a line, each with its place."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+from apps.detectors import DetectorConfigError, HeartbeatConfig, PhiConfig, SwimConfig
+from apps.quorum import QuorumConfig, QuorumConfigError
 from experiments.scenario.reading import (
     Table,
     choice,
@@ -14,6 +16,7 @@ from experiments.scenario.reading import (
     duration,
     flag,
     function,
+    number,
     positive_duration,
     span,
     texts,
@@ -23,6 +26,9 @@ from topologies.units import format_duration
 
 #: A node dials a peer anew that has been silent for this many of its longest election timeouts.
 SILENT_TIMEOUTS = 2
+
+#: The same for failure detectors, in heartbeats or probes: what they judge by must not wait for a dead connection.
+SILENT_INTERVALS = 5
 
 
 class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
@@ -47,7 +53,7 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f"n{number}" for number in range(1, self.nodes + 1))
+        return _named(self.nodes)
 
     @property
     def silence(self) -> int:
@@ -57,6 +63,28 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     @property
     def elects(self) -> bool:
         """Whether the nodes have a leader; the world waits for one before the workload starts."""
+        return True
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        """The shortest and the longest silence after which a node acts, in nanoseconds. A machine on which event loops
+        are late beside the shortest makes the result itself.
+        """
+        return self.election_timeout
+
+    @property
+    def linearizable(self) -> bool:
+        """Whether clients are promised a linearizable register."""
+        return True
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What clients can ask for."""
+        return ("read", "write", "cas", "delete")
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether a request that is sent again takes effect once, so that clients may do so."""
         return True
 
     def process(self) -> dict[str, Any]:
@@ -99,9 +127,249 @@ def _raft(table: Table) -> Raft:
     return system
 
 
-System: TypeAlias = Raft
+# ---------------------------------------------------------------------------------------------------------------------
+# A store on quorums
 
-_KINDS: dict[str, Callable[[Table], System]] = {"raft": _raft}
+
+class Quorum(msgspec.Struct, frozen=True, tag="quorum", tag_field="kind"):
+    """A store on quorums, tuned by ``config``; it has no leader. ``placement`` and ``implementation`` as in `Raft`."""
+
+    nodes: int = 5
+    placement: tuple[str, ...] = ()
+    config: QuorumConfig = QuorumConfig()
+    implementation: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _named(self.nodes)
+
+    @property
+    def silence(self) -> int:
+        return SILENT_TIMEOUTS * self.config.timeout
+
+    @property
+    def elects(self) -> bool:
+        return False
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        return self.config.patience, self.config.timeout
+
+    @property
+    def linearizable(self) -> bool:
+        return self.config.linearizable
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        return ("read", "write", "delete")
+
+    @property
+    def has_sessions(self) -> bool:
+        return False
+
+    def process(self) -> dict[str, Any]:
+        return {"kind": self.implementation or "quorum", **msgspec.to_builtins(self.config)}
+
+    def stretched(self, factor: float) -> Quorum:
+        return msgspec.structs.replace(self, config=_stretched(self.config, _QUORUM, factor))
+
+
+def _quorum(table: Table) -> Quorum:
+    system = Quorum(
+        nodes=table.take("nodes", whole(1), default=5),
+        placement=table.take("placement", texts, default=()),
+        config=_settings(table, QuorumConfig(), _QUORUM),
+        implementation=table.take("implementation", function, default=""),
+    )
+    if system.config.n > system.nodes:
+        table.wrong("n", f"{system.config.n} copies of a key need as many nodes, and there are {system.nodes}")
+    return system
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Failure detectors: the nodes are the members, and watch each other
+
+
+class _Detector(msgspec.Struct, frozen=True, tag_field="kind"):
+    nodes: int = 5
+    placement: tuple[str, ...] = ()
+    implementation: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _named(self.nodes)
+
+    @property
+    def elects(self) -> bool:
+        return False
+
+    @property
+    def linearizable(self) -> bool:
+        return False
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def has_sessions(self) -> bool:
+        return False
+
+
+class Heartbeat(_Detector, frozen=True, tag="heartbeat"):
+    """Everybody beats, and is given up after a fixed silence (`apps.detectors.heartbeat`)."""
+
+    config: HeartbeatConfig = HeartbeatConfig()
+
+    @property
+    def silence(self) -> int:
+        return SILENT_INTERVALS * self.config.interval
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        return self.config.timeout - self.config.interval, self.config.timeout
+
+    def process(self) -> dict[str, Any]:
+        return {"kind": self.implementation or "heartbeat", **msgspec.to_builtins(self.config)}
+
+    def stretched(self, factor: float) -> Heartbeat:
+        return msgspec.structs.replace(self, config=_stretched(self.config, _HEARTBEAT, factor))
+
+
+class Phi(_Detector, frozen=True, tag="phi"):
+    """Everybody beats, and is given up after a silence unlikely enough (`apps.detectors.phi`)."""
+
+    config: PhiConfig = PhiConfig()
+
+    @property
+    def silence(self) -> int:
+        return SILENT_INTERVALS * self.config.interval
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        # What it allows beyond the next heartbeat when all come by the clock: its least deviation, 5.6 times for φ = 8.
+        return 5 * self.config.least_deviation, 2 * self.config.interval
+
+    def process(self) -> dict[str, Any]:
+        return {"kind": self.implementation or "phi", **msgspec.to_builtins(self.config)}
+
+    def stretched(self, factor: float) -> Phi:
+        return msgspec.structs.replace(self, config=_stretched(self.config, _PHI, factor))
+
+
+class Swim(_Detector, frozen=True, tag="swim"):
+    """Each probes one other a period, and tells the others what it found (`apps.detectors.swim`)."""
+
+    config: SwimConfig = SwimConfig()
+
+    @property
+    def silence(self) -> int:
+        return SILENT_INTERVALS * self.config.probe_timeout
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        return self.config.probe_timeout, self.config.interval
+
+    def process(self) -> dict[str, Any]:
+        return {"kind": self.implementation or "swim", **msgspec.to_builtins(self.config)}
+
+    def stretched(self, factor: float) -> Swim:
+        return msgspec.structs.replace(self, config=_stretched(self.config, _SWIM, factor))
+
+
+D = TypeVar("D", Heartbeat, Phi, Swim)
+
+
+def _detector(kind: type[D], parsers: _Parsers) -> Callable[[Table], D]:
+    def read(table: Table) -> D:
+        return kind(
+            nodes=table.take("nodes", whole(2), default=5),
+            placement=table.take("placement", texts, default=()),
+            implementation=table.take("implementation", function, default=""),
+            config=_settings(table, kind().config, parsers),
+        )
+
+    return read
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings of cores that check themselves
+
+_Parsers: TypeAlias = Mapping[str, Callable[[Any], Any]]
+
+_QUORUM: _Parsers = {
+    "n": whole(1),
+    "r": whole(1),
+    "w": whole(1),
+    "quorum": choice("strict", "partial", "sloppy"),
+    "versions": choice("last-writer-wins", "siblings"),
+    "linearizable": flag,
+    "virtual_nodes": whole(1),
+    "timeout": positive_duration,
+    "patience": positive_duration,
+    "read_repair": flag,
+    "hinted_handoff": flag,
+    "handoff_interval": positive_duration,
+    "anti_entropy": flag,
+    "anti_entropy_interval": positive_duration,
+}
+
+_HEARTBEAT: _Parsers = {"interval": positive_duration, "timeout": positive_duration}
+
+_PHI: _Parsers = {
+    "interval": positive_duration,
+    "threshold": number(0.31),
+    "window": whole(2),
+    "least_deviation": positive_duration,
+}
+
+_SWIM: _Parsers = {
+    "interval": positive_duration,
+    "probe_timeout": positive_duration,
+    "indirect_probes": whole(0),
+    "suspicion_multiplier": number(0.001),
+    "suspicion_max_multiplier": number(1),
+    "retransmit_multiplier": whole(1),
+    "max_gossip": whole(1),
+    "reconnect_every": whole(1),
+    "local_health": flag,
+    "dynamic_suspicion": flag,
+    "buddy": flag,
+    "max_health": whole(0),
+}
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+
+def _settings(table: Table, default: C, parsers: _Parsers) -> C:
+    """The table's keys as a configuration; one that it refuses is a problem of the key that its refusal begins with."""
+    given = {name: table.take(name, parse, default=getattr(default, name)) for name, parse in parsers.items()}
+    try:
+        return type(default)(**given)
+    except (QuorumConfigError, DetectorConfigError) as error:
+        first = str(error).split()[0]
+        table.wrong(first if first in parsers else next(iter(parsers)), str(error))
+        return default
+
+
+def _stretched(config: C, parsers: _Parsers, factor: float) -> C:
+    durations = [name for name, parse in parsers.items() if parse is positive_duration]
+    return msgspec.structs.replace(config, **{name: round(getattr(config, name) * factor) for name in durations})
+
+
+def _named(nodes: int) -> tuple[str, ...]:
+    return tuple(f"n{number}" for number in range(1, nodes + 1))
+
+
+System: TypeAlias = Raft | Quorum | Swim | Heartbeat | Phi
+
+_KINDS: dict[str, Callable[[Table], System]] = {
+    "raft": _raft,
+    "quorum": _quorum,
+    "swim": _detector(Swim, _SWIM),
+    "heartbeat": _detector(Heartbeat, _HEARTBEAT),
+    "phi": _detector(Phi, _PHI),
+}
 
 
 def read_system(table: Table) -> System:

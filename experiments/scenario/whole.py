@@ -80,8 +80,8 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
     topology = read_topology(root.table("topology"))
     system = read_system(root.table("system"))
-    workload = read_workload(root.table("workload"))
-    expect = read_expect(root.table("expect"))
+    workload = read_workload(root.table("workload"), system)
+    expect = read_expect(root.table("expect"), system)
 
     plan: FabricPlan | None = None
     try:

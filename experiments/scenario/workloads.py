@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 
 from experiments.scenario.reading import Table, choice, coerce, duration, mix, number, positive_duration, texts, whole
+from experiments.scenario.systems import System
 
 
 class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
@@ -31,8 +32,8 @@ class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
     def names(self) -> tuple[str, ...]:
         return tuple(f"c{number}" for number in range(1, self.clients + 1))
 
-    def process(self, name: str) -> dict[str, Any]:
-        """The ``process`` of the client ``name``, as `apps.runtime.config` reads it."""
+    def process(self, name: str, system: System) -> dict[str, Any]:
+        """The ``process`` of the client ``name`` of ``system``, as `apps.runtime.config` reads it."""
         return {
             "kind": "client",
             "thread": self.names.index(name),
@@ -41,6 +42,7 @@ class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
             "keys": self.keys,
             "mix": self.mix,
             "timeout": self.timeout,
+            "retry": system.has_sessions,
         }
 
     def stretched(self, factor: float) -> Register:
@@ -48,26 +50,46 @@ class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
         return msgspec.structs.replace(self, timeout=round(self.timeout * factor), rate=self.rate / factor)
 
 
-def _register(table: Table) -> Register:
+def _register(table: Table, system: System) -> Register:
     default = Register()
+    known = "cas" in system.operations
     return Register(
         clients=table.take("clients", whole(1), default=default.clients),
         rate=table.take("rate", number(0.001), default=default.rate),
         keys=table.take("keys", whole(1), default=default.keys),
-        mix=table.take("mix", mix("read", "write", "cas", "delete"), default=default.mix),
+        mix=table.take("mix", mix(*system.operations), default=default.mix if known else {"read": 0.5, "write": 0.5}),
         timeout=table.take("timeout", positive_duration, default=default.timeout),
         placement=table.take("placement", texts, default=()),
     )
 
 
-Workload: TypeAlias = Register
+class NoWorkload(msgspec.Struct, frozen=True, tag="none", tag_field="kind"):
+    """Nobody asks for anything: the nodes have enough to say to each other."""
 
-_KINDS: dict[str, Callable[[Table], Workload]] = {"register": _register}
+    names: ClassVar[tuple[str, ...]] = ()
+    placement: ClassVar[tuple[str, ...]] = ()
+    timeout: ClassVar[int] = 0
+
+    def process(self, name: str, system: System) -> dict[str, Any]:
+        raise AssertionError(f"there is no client {name}")
+
+    def stretched(self, factor: float) -> NoWorkload:
+        return self
 
 
-def read_workload(table: Table) -> Workload:
-    """``[workload]``. What is wrong with it is noted in the table."""
-    kind = table.take("kind", choice(*_KINDS), default="register")
-    workload = _KINDS[kind](table)
+def _none(table: Table, system: System) -> NoWorkload:
+    return NoWorkload()
+
+
+Workload: TypeAlias = Register | NoWorkload
+
+_KINDS: dict[str, Callable[[Table, System], Workload]] = {"register": _register, "none": _none}
+
+
+def read_workload(table: Table, system: System) -> Workload:
+    """``[workload]`` for ``system``. What is wrong with it is noted in the table."""
+    kinds = [kind for kind in _KINDS if system.operations or kind == "none"]
+    kind = table.take("kind", choice(*kinds), default=kinds[0])
+    workload = _KINDS[kind](table, system)
     table.finish()
     return workload

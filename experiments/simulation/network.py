@@ -130,6 +130,11 @@ class Network:
     def endpoint(self, name: NodeId) -> ProcessEndpoint:
         return ProcessEndpoint(self, name)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether every connection that anybody dials is up."""
+        return all(call.connection is not None for call in self.calls.values())
+
     # ---- faults, each returning the handle that `lift` takes -----------------------------------------------------
 
     def drop(self, grudge: Grudge) -> int:

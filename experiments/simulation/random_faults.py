@@ -118,12 +118,12 @@ def _drift(scenario: Scenario, random: Random, at: int, lasts: int) -> Drift:
 
 
 def _disorder(scenario: Scenario, random: Random, at: int, lasts: int) -> Disorder:
-    stray_ns = int(scenario.system.election_timeout[1] * (0.1 + 2 * random.random()))
+    stray_ns = int(scenario.system.timeouts[1] * (0.1 + 2 * random.random()))
     return Disorder(Unruly(_pick(random, (0.0, 0.02, 0.2)), _pick(random, (0.0, 0.1)), 0.05, stray_ns), at, lasts)
 
 
 def _crash_point(scenario: Scenario, random: Random, at: int, lasts: int) -> CrashPoint:
-    longest_down = int(scenario.system.election_timeout[1] * _pick(random, (0.02, 0.2, 3.0)))
+    longest_down = int(scenario.system.timeouts[1] * _pick(random, (0.02, 0.2, 3.0)))
     return CrashPoint(Trap(_pick(random, ("vote", "vote", "role", "commit")), 0.3, longest_down), at, lasts)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from experiments.scenario import Impair, Kill, LinkDown, Partition, Scenario
+from experiments.scenario import Impair, Kill, LinkDown, Partition, Register, Scenario
 from experiments.simulation.seed import play_seed
 from topologies.impairment import Impairment
 from topologies.units import format_duration
@@ -68,17 +68,21 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
     end = max((fault.at + fault.lasts for fault in faults), default=0) + AFTERMATH_NS
     if end < scenario.duration:
         yield _replace(scenario, duration=end)
-    if workload.clients > 1:
-        fewer = _replace(workload, clients=workload.clients // 2, rate=workload.rate / 2)
-        yield _replace(scenario, workload=fewer)
-    if workload.keys > 1:
-        yield _replace(scenario, workload=_replace(workload, keys=1))
-    if workload.rate > 5:
-        yield _replace(scenario, workload=_replace(workload, rate=workload.rate / 2))
+    if isinstance(workload, Register):
+        yield from (_replace(scenario, workload=smaller) for smaller in _smaller_workloads(workload))
     for number, fault in enumerate(faults):
         if fault.lasts // 2 >= SHORTEST_NS:
             shorter = _replace(fault, lasts=fault.lasts // 2)
             yield _replace(scenario, faults=(*faults[:number], shorter, *faults[number + 1 :]))
+
+
+def _smaller_workloads(workload: Register) -> Iterator[Register]:
+    if workload.clients > 1:
+        yield _replace(workload, clients=workload.clients // 2, rate=workload.rate / 2)
+    if workload.keys > 1:
+        yield _replace(workload, keys=1)
+    if workload.rate > 5:
+        yield _replace(workload, rate=workload.rate / 2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,8 +103,9 @@ def to_toml(scenario: Scenario, comment: str) -> str:
         "duration": format_duration(round(scenario.duration / scale)),
         "fault": [_fault(fault, scale) for fault in scenario.faults],
     }
-    sizes = {"clients": workload.clients, "rate": workload.rate * scale, "keys": workload.keys}
-    document["workload"] = document.get("workload", {}) | sizes
+    if isinstance(workload, Register):
+        sizes = {"clients": workload.clients, "rate": workload.rate * scale, "keys": workload.keys}
+        document["workload"] = document.get("workload", {}) | sizes
     if scenario.system.implementation:
         document["system"] = document.get("system", {}) | {"implementation": scenario.system.implementation}
     return f"# {comment}\n{tomli_w.dumps(document)}"

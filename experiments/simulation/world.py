@@ -169,8 +169,13 @@ class SimulatedWorld:
             raise self._died[0]
 
     async def settle(self) -> dict[str, Any]:
-        """Wait until a leader has committed in its own term; then measure the impairments to come."""
-        await self._wait(self._has_settled, "there is no leader")
+        """Wait until a leader has committed in its own term, or, where none is elected, until everybody is connected to
+        all nodes; then measure the impairments to come.
+        """
+        if self.scenario.system.elects:
+            await self._wait(self._has_settled, "there is no leader")
+        else:
+            await self._wait(self._is_connected, "not all are connected to all nodes")
         wanted = dict(self.plan.impairments)
         for fault in self.scenario.faults:
             if isinstance(fault, Impair):
@@ -180,6 +185,9 @@ class SimulatedWorld:
     def _has_settled(self) -> bool:
         leader = self.leader()
         return leader is not None and self._committed_term == self._roles[leader][1]
+
+    def _is_connected(self) -> bool:
+        return len(self.drivers) == len(self.nodes) + len(self.clients) and self.network.is_connected
 
     async def start_workload(self, epoch: Nanoseconds) -> None:
         await self._wait(lambda: len(self.drivers) == len(self.nodes) + len(self.clients), "not all have started")
