@@ -20,7 +20,7 @@ from apps.workload import RegisterClient, RegisterConfig
 
 
 class LinKvClient:
-    """A `RegisterClient` that speaks lin-kv: the i-th client asks the i-th node, each operation once.
+    """A `RegisterClient` that speaks lin-kv. It asks for nothing twice but for reads: there are no sessions.
 
     Its registers ``k0``, ``k1``… are the keys 0, 1… of lin-kv, which binaries in typed languages expect.
     """
@@ -30,20 +30,23 @@ class LinKvClient:
     ) -> None:
         once = msgspec.structs.replace(config, retry=False)
         self._client = RegisterClient(name, nodes, once, random, first_request)
-        self._asked: tuple[int, kv.Operation] = (-1, kv.Read(""))  # one operation at a time
+        self._command: kv.Command | None = None  # one at a time
+        self._asked: set[int] = set()
 
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         match event:
             case Received(sender=sender, message=Response(request=request, result=result)):
-                if request != self._asked[0]:
+                if self._command is None or request not in self._asked:
                     return []
-                event = Received(sender, Response(request, read_answer(self._asked[1], result)))
+                event = Received(sender, Response(request, read_answer(self._command.operation, result)))
         effects: list[Effect] = []
         for effect in self._client.handle(now, event):
             if isinstance(effect, Send):
-                request, operation = effect.message.request, effect.message.command.operation
-                self._asked = (request, operation)
-                body = request_body(operation)
+                request, command = effect.message.request, effect.message.command
+                if command is not self._command:
+                    self._command, self._asked = command, set()
+                self._asked.add(request)
+                body = request_body(command.operation)
                 if body is None:
                     refusal = Response(request, kv.Refused("lin-kv cannot say that"))
                     effects += self._client.handle(now, Received(effect.to, refusal))
