@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Kind:
     """``protocol``: its name in the trace's header. ``message``, ``record``, ``command``, ``result``: what travels
     between nodes, is kept on disk, comes from clients and goes back to them, as types that msgspec can decode.
+    ``child``: the command of a program that the driver keeps beside it, as `apps.maelstrom.bridge` has it.
     ``client``: it sends requests rather than messages, leaves a history rather than a trace, and is told on its
     standard input when to start and to stop.
     """
@@ -36,6 +37,7 @@ class Kind:
     record: Any = None
     command: Any = None
     result: Any = None
+    child: tuple[str, ...] = ()
     client: bool = False
 
 
@@ -130,6 +132,21 @@ def _phi(config: Config) -> Kind:
     )
 
 
+def _maelstrom(config: Config) -> Kind:
+    from apps.maelstrom.bridge import Bridge, BridgeConfig, Call, CallResult, Carried
+
+    _needs_listen(config)
+    settings = parameters(config, BridgeConfig)
+    return Kind(
+        protocol="maelstrom",
+        make=lambda: Bridge(config.node, config.nodes, settings, _random(config)),
+        message=Carried,
+        command=Call,
+        result=CallResult,
+        child=settings.command,
+    )
+
+
 def _client(config: Config) -> Kind:
     from apps import kv, workload
 
@@ -141,6 +158,23 @@ def _client(config: Config) -> Kind:
         ),
         command=kv.Command,
         result=kv.Result,
+        client=True,
+    )
+
+
+def _lin_kv(config: Config) -> Kind:
+    from apps import workload
+    from apps.maelstrom.bridge import Call, CallResult
+    from apps.maelstrom.clients import LinKvClient
+
+    settings = parameters(config, workload.RegisterConfig)
+    return Kind(
+        protocol="lin-kv",
+        make=lambda: LinKvClient(
+            config.node, config.nodes, settings, _random(config), first_request=_first_request(config)
+        ),
+        command=Call,
+        result=CallResult,
         client=True,
     )
 
@@ -166,6 +200,8 @@ _KINDS: dict[str, Callable[[Config], Kind]] = {
     "swim": swim,
     "heartbeat": _heartbeat,
     "phi": _phi,
+    "maelstrom": _maelstrom,
+    "lin-kv": _lin_kv,
 }
 
 
