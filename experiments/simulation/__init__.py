@@ -8,3 +8,7 @@ configuration; the faults are the same strikes. What is modelled here is what li
 Everything random comes from generators seeded by the scenario's seed, each with a purpose of its own, and everything
 is decided in an order that depends on nothing else: the same seed gives the same trace to the byte, on any machine.
 """
+
+from experiments.simulation import compiled
+
+__path__[:0] = compiled.path()
