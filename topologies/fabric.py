@@ -25,9 +25,9 @@ from typing import IO, Any, Literal, NamedTuple
 
 import msgspec
 
-from topologies import netns, openvswitch
+from topologies import netns, nftables, openvswitch, vtep
 from topologies.dataplane import Dataplane, OvsDataplane
-from topologies.nodes import FabricHost, FabricLink, FabricSwitch, Mininet
+from topologies.nodes import FabricHost, FabricLink, FabricMember, FabricSwitch, Mininet
 from topologies.openvswitch import OpenVSwitch, OpenVSwitchError
 from topologies.plan import HOST_MTU, End, FabricPlan, Link, PlanError, Switch
 from topologies.probe import Prober, readiness_pairs
@@ -44,6 +44,7 @@ from topologies.rtnetlink import (
     new_veth,
     set_group,
     set_state,
+    write_checksums,
 )
 
 #: What TCP does in the hosts, whatever the machine's default is: on their routes, see `rtnetlink.new_route`.
@@ -95,7 +96,7 @@ class Fabric(Mininet):
     hosts: list[FabricHost]
     switches: list[FabricSwitch]
     links: list[FabricLink]
-    nameToNode: dict[str, FabricHost | FabricSwitch]  # noqa: N815 - Mininet's name
+    nameToNode: dict[str, FabricHost | FabricMember | FabricSwitch]  # noqa: N815 - Mininet's name
 
     def __init__(
         self,
@@ -174,9 +175,9 @@ class Fabric(Mininet):
             return
         if "prober" in self.__dict__:
             self.prober.close()
-        for known in ("prober", "dataplane", "_counted"):
+        for known in ("prober", "dataplane", "_routing", "_counted"):
             self.__dict__.pop(known, None)
-        for node in (*self.hosts, *self.switches):
+        for node in self.nameToNode.values():
             node.terminate()
         if self.ovs is not None:
             self.ovs.stop()
@@ -188,8 +189,8 @@ class Fabric(Mininet):
             ours.request([set_group(name, _INTERFACE_GROUP) for name in taps & present])
             if present - {"lo"}:
                 ours.request([delete_group(_INTERFACE_GROUP)])
-        for host in self.plan.hosts:
-            netns.remove(host.name)
+        for endpoint in self.plan.endpoints:
+            netns.remove(endpoint.name)
         self.hosts, self.switches, self.links, self.nameToNode = [], [], [], {}
         self.built = self._begun = False
 
@@ -230,11 +231,11 @@ class Fabric(Mininet):
     # -- what runs in it, and what is seen of it
 
     def inside(self, host: str) -> AbstractContextManager[None]:
-        """Be in the host's network namespace for the block, to open sockets there, which then stay there.
+        """Be in a host's or a tenant's member's network namespace for the block: sockets opened there stay there.
 
         It moves this thread: do not await in the block. Raises `PlanError` for a host the plan does not have.
         """
-        return netns.inside(self.plan.host(host).name)
+        return netns.inside(self.plan.endpoint(host).name)
 
     def spawn(
         self,
@@ -247,7 +248,7 @@ class Fabric(Mininet):
         stderr: int | IO[Any] | None = None,
         cwd: str | os.PathLike[str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program in a host, with no shell in between; the rest is `subprocess.Popen`'s.
+        """Start a program in a host or a tenant's member, with no shell in between; the rest is `subprocess.Popen`'s.
 
         Raises `PlanError` for a host the plan does not have, OSError when the program cannot be started.
         """
@@ -282,7 +283,7 @@ class Fabric(Mininet):
     @cached_property
     def dataplane(self) -> Dataplane:
         """Who cuts and drops."""
-        return OvsDataplane(self.plan)
+        return self._with_tenants(OvsDataplane(self.plan))
 
     # -- Mininet's
 
@@ -339,12 +340,19 @@ class Fabric(Mininet):
         try:
             for end, peer in ends:
                 pair = new_veth(
-                    Port(end.interface, HOST_MTU, number=_HOST_INTERFACE_INDEX, mac=self.plan.host(end.node).mac),
+                    Port(
+                        end.interface,
+                        self.plan.host_mtu,
+                        number=_HOST_INTERFACE_INDEX,
+                        mac=self.plan.host(end.node).mac,
+                    ),
                     self._leaf_port(peer, here),
                 )
                 with netns.created(end.node), Netlink() as theirs:
                     self._write_sysctls(HOST_SYSCTLS)
                     theirs.request([pair])
+                    if self._hosts_write_checksums:
+                        write_checksums(end.interface)
         finally:
             os.close(here)
         self._raise_leaf_ports([peer for _, peer in ends])
@@ -369,12 +377,37 @@ class Fabric(Mininet):
             ]
             with netns.inside(host.name), Netlink() as theirs:
                 theirs.request(messages)
+        self._build_tenants()
         self._add_nodes()
         self.built = True
 
+    def _build_tenants(self) -> None:
+        """Make every tenant's members, and the tunnel ends of their hosts."""
+        for tenant in self.plan.tenants:
+            for member in tenant.members:
+                there = os.open(netns.DIRECTORY / member.host, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    with netns.created(member.name), Netlink() as theirs:
+                        self._write_sysctls(HOST_SYSCTLS)
+                        theirs.request(vtep.member_side(self.plan, tenant, member, there, CONGESTION_CONTROL))
+                finally:
+                    os.close(there)
+                with netns.inside(member.host), Netlink() as theirs:
+                    theirs.request(vtep.host_side(self.plan, tenant, member))
+                    if tenant.mss:
+                        nftables.commit(vtep.clamping(self.plan, tenant))
+
+    def _with_tenants(self, underlay: Dataplane) -> Dataplane:
+        return vtep.VtepDataplane(self.plan, underlay) if self.plan.tenants else underlay
+
+    @property
+    def _hosts_write_checksums(self) -> bool:
+        """Whether packets must leave hosts whole: where Open vSwitch is in user space and has no offloads."""
+        return self.plan.mtu != HOST_MTU and openvswitch.choose_datapath(self._wanted_datapath) == "netdev"
+
     def _leaf_port(self, end: End, here: int) -> Port:
         """A leaf's end of a host's link; ``here`` is an open file of the sandbox's own namespace."""
-        return Port(end.interface, HOST_MTU, group=_INTERFACE_GROUP, namespace=here)
+        return Port(end.interface, self.plan.host_mtu, group=_INTERFACE_GROUP, namespace=here)
 
     def _fabric_port(self, end: End) -> Port:
         return Port(end.interface, self.plan.mtu, group=_INTERFACE_GROUP)
@@ -400,7 +433,8 @@ class Fabric(Mininet):
     def _add_nodes(self) -> None:
         self.hosts = [FabricHost(host) for host in self.plan.hosts]
         self.switches = [self._switch_node(switch) for switch in self.plan.switches]
-        self.nameToNode = {node.name: node for node in (*self.hosts, *self.switches)}
+        members = [FabricMember(member) for tenant in self.plan.tenants for member in tenant.members]
+        self.nameToNode = {node.name: node for node in (*self.hosts, *self.switches, *members)}
         self.links = [FabricLink(link, self) for link in self.plan.links]
 
     def _switch_node(self, switch: Switch) -> FabricSwitch:

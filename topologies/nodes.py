@@ -11,11 +11,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from topologies import netns, plan
+from topologies.vtep import MEMBER_INTERFACE
 
 if TYPE_CHECKING:
     from topologies.fabric import Fabric
 
-__all__ = ["FabricHost", "FabricInterface", "FabricLink", "FabricSwitch", "Mininet"]
+__all__ = ["FabricHost", "FabricInterface", "FabricLink", "FabricMember", "FabricSwitch", "Mininet"]
 
 
 class _Version(tuple[int, ...]):
@@ -113,6 +114,19 @@ class FabricHost(_LazyShell, Host):
             return super()._popen(cmd, **params)
 
 
+class FabricMember(_LazyShell, Host):
+    """A tenant's member: a host of its own to whoever types commands into it, ``net["h1_blue"].cmd("ip a")``."""
+
+    def __init__(self, member: plan.Member) -> None:
+        super().__init__(member.name, ip=member.address, mac=member.mac)
+        FabricInterface(MEMBER_INTERFACE, self, 0, host=member)
+        self._may_start = True
+
+    def _popen(self, cmd: list[str], **params: Any) -> Any:
+        with netns.inside(self.name):
+            return super()._popen(cmd, **params)
+
+
 class FabricSwitch(_LazyShell, Switch):
     """A switch of the plan, a bridge of the sandbox's Open vSwitch; its shell is in the sandbox's own namespace."""
 
@@ -144,7 +158,9 @@ class FabricSwitch(_LazyShell, Switch):
 class FabricInterface(Intf):
     """An interface that the fabric has configured."""
 
-    def __init__(self, name: str, node: Any, port: int, *, link: Any = None, host: plan.Host | None = None) -> None:
+    def __init__(
+        self, name: str, node: Any, port: int, *, link: Any = None, host: plan.Host | plan.Member | None = None
+    ) -> None:
         # Mininet would move the interface to where it already is.
         super().__init__(name, node, port, link, mac=host and host.mac, moveIntfFn=lambda *_: None)
         if host is not None:

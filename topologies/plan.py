@@ -50,6 +50,35 @@ class Host(msgspec.Struct, frozen=True):
         return self.address.partition("/")[0]
 
 
+class Member(msgspec.Struct, frozen=True):
+    """A tenant's presence in a host: a namespace of its own, ``h1_blue``, behind the host's tunnel end.
+
+    ``address`` is in the tenant's prefix and carries its length; members of other tenants may have the same.
+    """
+
+    name: str
+    host: str
+    address: str
+    mac: str
+
+    @property
+    def ip(self) -> str:
+        return self.address.partition("/")[0]
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """A network of its own over the fabric, by VXLAN (RFC 7348): only members of the same ``vni`` reach each other.
+
+    ``mss`` is what the tunnel ends clamp TCP's largest segment to, in bytes; 0 for not at all.
+    """
+
+    name: str
+    vni: int
+    prefix: str
+    members: tuple[Member, ...]
+    mss: int = 0
+
+
 class End(msgspec.Struct, frozen=True):
     """Where a link meets a node: its interface, and the OpenFlow port number there (0 on a host)."""
 
@@ -78,7 +107,8 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     ``impairments`` maps a direction to what it does to packets from the start, before any fault.
     ``mtu`` is that of fabric links, in bytes of IP packet; hosts keep 1500. It is larger only where tunnels need room:
     with segmentation offload Open vSwitch cuts TCP's segments to the MTU of the link they leave by, so a larger one in
-    the middle makes frames that no host's link can carry.
+    the middle makes frames that no host's link can carry. Where there are ``tenants`` (`topologies.tenants`) the hosts'
+    links have it, too, since tunnels end in the hosts, and it is the tenants' members that keep 1500.
     ``bfd_interval`` is the time in nanoseconds between two of the packets by which switches watch whether the links
     between them carry, so that one that is silently dead is left after three (RFC 5880); 0 for none.
     ``dataplane`` is what forwards: Open vSwitch under a controller, or the kernel's own routing (`topologies.routed`).
@@ -93,6 +123,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     bfd_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
     dataplane: Literal["ovs", "routed"] = "ovs"
     impairments: dict[str, Impairment] = {}
+    tenants: tuple[Tenant, ...] = ()
 
     @cached_property
     def _switches(self) -> dict[str, Switch]:
@@ -101,6 +132,14 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def _hosts(self) -> dict[str, Host]:
         return {host.name: host for host in self.hosts}
+
+    @cached_property
+    def _endpoints(self) -> dict[str, Host | Member]:
+        return {**self._hosts, **{member.name: member for tenant in self.tenants for member in tenant.members}}
+
+    @cached_property
+    def _tenants(self) -> dict[str, Tenant]:
+        return {tenant.name: tenant for tenant in self.tenants}
 
     @cached_property
     def _links(self) -> dict[str, Link]:
@@ -127,6 +166,28 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
 
     def host(self, name: str) -> Host:
         return _named("host", name, self._hosts)
+
+    def tenant(self, name: str) -> Tenant:
+        return _named("tenant", name, self._tenants)
+
+    def endpoint(self, name: str) -> Host | Member:
+        """What has an address and a namespace of that name: a host, or a tenant's member such as ``h1_blue``."""
+        return _named("host", name, self._endpoints)
+
+    @property
+    def endpoints(self) -> tuple[Host | Member, ...]:
+        """Every host, then every member of every tenant."""
+        return tuple(self._endpoints.values())
+
+    def home(self, name: str) -> Host:
+        """The host that an endpoint is, or lives in: whose links its packets cross."""
+        found = self.endpoint(name)
+        return found if isinstance(found, Host) else self.host(found.host)
+
+    @property
+    def host_mtu(self) -> int:
+        """That of the links of hosts, in bytes of IP packet."""
+        return self.mtu if self.tenants else HOST_MTU
 
     def link(self, name: str) -> Link:
         return _named("link", name, self._links)

@@ -58,7 +58,8 @@ class Cell(msgspec.Struct, frozen=True):
 
 def readiness_pairs(plan: FabricPlan) -> list[Pair]:
     """Enough (sender, receiver) pairs to see a fabric forward: every host to and from its neighbour in the plan's
-    order, and every leaf to every other, over different hosts. That is 2 × hosts + leaves² at most, not hosts².
+    order, every leaf to every other, over different hosts, and tenants' members to and from their neighbours in the
+    tenant. That is 2 × (hosts + members) + leaves² at most, not hosts².
     """
     names = [host.name for host in plan.hosts]
     pairs = dict.fromkeys(pair for pair in itertools.pairwise([*names, *names[:1]]) if pair[0] != pair[1])
@@ -66,6 +67,11 @@ def readiness_pairs(plan: FabricPlan) -> list[Pair]:
     by_leaf = [hosts for leaf in plan.by_role("leaf") if (hosts := plan.hosts_of(leaf.name))]
     for (i, near), (j, far) in itertools.permutations(enumerate(by_leaf), 2):
         pairs[near[j % len(near)].name, far[i % len(far)].name] = None
+    for tenant in plan.tenants:
+        members = [member.name for member in tenant.members]
+        for one, other in itertools.pairwise([*members, *members[:1]]):
+            if one != other:
+                pairs[one, other] = pairs[other, one] = None
     return list(pairs)
 
 
@@ -83,7 +89,7 @@ class Prober:
     def __init__(self, plan: FabricPlan) -> None:
         self._plan = plan
         self._stations: dict[str, _Station] = {}
-        self._by_fd: dict[int, _Station] = {}
+        self._by_fd: dict[int, str] = {}
         self._heard = select.epoll()
         self._round = 0
         self._ports = itertools.cycle(_SOURCE_PORTS)
@@ -129,7 +135,7 @@ class Prober:
             complete = asyncio.Event()
 
             def collect() -> None:
-                self._collect(arrivals)
+                self._collect(order, arrivals)
                 if len(arrivals) == len(order):
                     complete.set()
 
@@ -158,14 +164,14 @@ class Prober:
         self._heard.close()
 
     def _open(self, host: str) -> None:
-        planned = self._plan.host(host)
+        planned = self._plan.endpoint(host)
         with netns.inside(host):
             hears = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             hears.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             hears.bind((planned.ip, PORT))
             sends = socket.socket(socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
-        station = self._stations[host] = _Station(hears, sends, socket.inet_aton(planned.ip))
-        self._by_fd[hears.fileno()] = station
+        self._stations[host] = _Station(hears, sends, socket.inet_aton(planned.ip))
+        self._by_fd[hears.fileno()] = host
         self._heard.register(hears, select.EPOLLIN)
 
     def _send(self, number: int, sender: str, receiver: str) -> None:
@@ -176,11 +182,12 @@ class Prober:
         header += _UDP.pack(next(self._ports), PORT, length, 0)
         probe = _PROBE.pack(_MAGIC, self._round, number, time.time_ns())
         with suppress(OSError):  # no carrier, or a full queue: a probe that does not arrive
-            self._stations[sender].sends.sendto(header + probe, (self._plan.host(receiver).ip, 0))
+            self._stations[sender].sends.sendto(header + probe, (self._plan.endpoint(receiver).ip, 0))
 
-    def _collect(self, arrivals: dict[int, int]) -> None:
+    def _collect(self, order: Sequence[Pair], arrivals: dict[int, int]) -> None:
         for fd, _ in self._heard.poll(0):
-            hears = self._by_fd[fd].hears
+            host = self._by_fd[fd]
+            hears = self._stations[host].hears
             while True:
                 try:
                     data, ancillary, _, _ = hears.recvmsg(64, 64)
@@ -189,7 +196,8 @@ class Prober:
                 if len(data) != _PROBE.size:
                     continue
                 magic, round_, number, sent = _PROBE.unpack(data)
-                if magic == _MAGIC and round_ == self._round:
+                # Addresses of different tenants may be the same: what counts is who heard it.
+                if magic == _MAGIC and round_ == self._round and order[number][1] == host:
                     seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
                     arrivals.setdefault(number, seconds * 1_000_000_000 + nanoseconds - sent)
 

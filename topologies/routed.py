@@ -16,7 +16,7 @@ from typing import NamedTuple
 from topologies import cidr, netns
 from topologies.dataplane import DataplaneError, Fault, Grudge, grudge_rules
 from topologies.draft import mac
-from topologies.plan import HOST_MTU, End, FabricPlan, Link
+from topologies.plan import End, FabricPlan, Link
 from topologies.rtnetlink import (
     Message,
     Netlink,
@@ -68,7 +68,7 @@ def port_of(plan: FabricPlan, end: End, namespace: int) -> Port:
     address = plan.router_mac if facing_host else _switch_mac(plan, end.node)
     return Port(
         end.interface,
-        HOST_MTU if facing_host else plan.mtu,
+        plan.host_mtu if facing_host else plan.mtu,
         number=FIRST_INDEX + end.port,
         mac=address,
         namespace=namespace,

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from topologies import netns, routed
-from topologies.dataplane import Fault
+from topologies.dataplane import Dataplane, Fault
 from topologies.fabric import Counters, Fabric, _allow_open_files, _typed_errors
 from topologies.nodes import FabricSwitch
 from topologies.plan import End, FabricPlan, Switch
@@ -53,7 +53,7 @@ class RoutedFabric(Fabric):
             for switch in self.plan.switches:
                 with netns.inside(switch.name), Netlink() as theirs:
                     theirs.request(routed.addressing(self.plan, switch.name))
-            self.dataplane.converge()
+            self._routing.converge()
             self._configure_hosts()
 
     def stop(self) -> None:
@@ -65,8 +65,16 @@ class RoutedFabric(Fabric):
         self._stopped.clear()
 
     @cached_property
-    def dataplane(self) -> RoutedDataplane:
+    def dataplane(self) -> Dataplane:
+        return self._with_tenants(self._routing)
+
+    @cached_property
+    def _routing(self) -> RoutedDataplane:
         return RoutedDataplane(self.plan)
+
+    @property
+    def _hosts_write_checksums(self) -> bool:
+        return False
 
     def link_counters(self) -> dict[str, Counters]:
         statistics = {}

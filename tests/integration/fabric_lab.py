@@ -105,7 +105,7 @@ class FabricLab:
     def established_tcp(self, sender: str, receiver: str) -> tuple[int, int, int]:
         """Bytes that a running TCP stream delivers in 0.3 s before its direction is dropped, while it is, and after."""
         with self.net.inside(receiver):
-            listener = socket.create_server((self.plan.host(receiver).ip, 0))
+            listener = socket.create_server((self.plan.endpoint(receiver).ip, 0))
         with self.net.inside(sender):
             source = socket.create_connection(listener.getsockname(), timeout=5)
         sink, _ = listener.accept()
@@ -126,7 +126,7 @@ class FabricLab:
 
     def slipped_through(self, sender: str, receiver: str) -> float:
         """Milliseconds from when `drop` returns to the last datagram of a running stream that still arrives."""
-        to = self.plan.host(receiver).ip
+        to = self.plan.endpoint(receiver).ip
         with self.net.inside(receiver):
             sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         with self.net.inside(sender):

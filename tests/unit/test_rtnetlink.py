@@ -34,7 +34,7 @@ ADDRESSES = st.builds(
 
 
 def decoded(as_: type, message: Message) -> Any:
-    read = as_(rtnetlink._pack(message, rtnetlink.NLM_F_REQUEST, 7))
+    read = as_(rtnetlink.packed(message, rtnetlink.NLM_F_REQUEST, 7))
     read.decode()
     assert read["header"]["type"] == message.kind
     assert read["header"]["sequence_number"] == 7
