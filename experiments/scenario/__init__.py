@@ -8,7 +8,7 @@ has its module, which has the data and its reader side by side: `topology`, `sys
 from experiments.scenario.expect import Expect
 from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition
 from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
-from experiments.scenario.systems import Heartbeat, Phi, Quorum, Raft, Swim, System
+from experiments.scenario.systems import Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
 from experiments.scenario.topology import Dataplane, Topology
 from experiments.scenario.whole import Requirement, Scenario, load, parse, stretched
 from experiments.scenario.workloads import NoWorkload, Register, Workload
@@ -22,6 +22,7 @@ __all__ = [
     "Impair",
     "Kill",
     "LinkDown",
+    "Maelstrom",
     "NoWorkload",
     "Partition",
     "Phi",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,7 +25,7 @@ from experiments.scenario.reading import (
     texts,
     whole,
 )
-from topologies.units import format_duration
+from topologies.units import UnitError, format_duration
 
 #: A node dials a peer anew that has been silent for this many of its longest election timeouts.
 SILENT_TIMEOUTS = 2
@@ -86,6 +89,11 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     def has_sessions(self) -> bool:
         """Whether a request that is sent again takes effect once, so that clients may do so."""
         return True
+
+    @property
+    def client(self) -> str:
+        """The kind of process that clients of it are (`apps.runtime.kinds`)."""
+        return "client"
 
     def process(self) -> dict[str, Any]:
         """A node's ``process``, as `apps.runtime.config` reads it."""
@@ -167,6 +175,10 @@ class Quorum(msgspec.Struct, frozen=True, tag="quorum", tag_field="kind"):
     def has_sessions(self) -> bool:
         return False
 
+    @property
+    def client(self) -> str:
+        return "client"
+
     def process(self) -> dict[str, Any]:
         return {"kind": self.implementation or "quorum", **msgspec.to_builtins(self.config)}
 
@@ -214,6 +226,10 @@ class _Detector(msgspec.Struct, frozen=True, tag_field="kind"):
     @property
     def has_sessions(self) -> bool:
         return False
+
+    @property
+    def client(self) -> str:
+        return "client"
 
 
 class Heartbeat(_Detector, frozen=True, tag="heartbeat"):
@@ -293,6 +309,99 @@ def _detector(kind: type[D], parsers: _Parsers) -> Callable[[Table], D]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Anybody's program that speaks Maelstrom's protocol
+
+
+class Maelstrom(msgspec.Struct, frozen=True, tag="maelstrom", tag_field="kind"):
+    """Every node is a process of ``command``, as Maelstrom would run it for its ``workload`` (docs/maelstrom.md).
+
+    ``own_timers``: whether it does things by itself as time passes, so that a simulation must keep to the wall clock.
+    ``init_timeout``: how long it may take to answer ``init``.
+    """
+
+    command: tuple[str, ...]
+    nodes: int = 5
+    placement: tuple[str, ...] = ()
+    workload: Literal["lin-kv", "echo"] = "lin-kv"
+    own_timers: bool = True
+    init_timeout: int = 10_000_000_000
+
+    implementation: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        coerce(self, init_timeout=duration(self.init_timeout))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _named(self.nodes)
+
+    @property
+    def silence(self) -> int:
+        return SILENT_TIMEOUTS * self.timeouts[1]
+
+    @property
+    def elects(self) -> bool:
+        return False  # if they do, nobody outside is told
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        return Raft().timeouts  # nobody outside knows its own: those usual for what replicates
+
+    @property
+    def linearizable(self) -> bool:
+        return self.workload == "lin-kv"
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        return ("read", "write", "cas") if self.workload == "lin-kv" else ("echo",)
+
+    @property
+    def has_sessions(self) -> bool:
+        return False
+
+    @property
+    def client(self) -> str:
+        return self.workload
+
+    def process(self) -> dict[str, Any]:
+        command = self.command
+        if command[:2] == ("splitbrain", "maelstrom"):  # ours, whatever the path is set to in the hosts
+            command = (sys.executable, "-P", "-m", "apps.maelstrom", *command[2:])
+        return {
+            "kind": "maelstrom",
+            "command": command,
+            "own_timers": self.own_timers,
+            "init_timeout": self.init_timeout,
+        }
+
+    def stretched(self, factor: float) -> Maelstrom:
+        return msgspec.structs.replace(self, init_timeout=round(self.init_timeout * factor))
+
+
+def _maelstrom(table: Table) -> Maelstrom:
+    return Maelstrom(
+        command=table.take("command", _command, default=("",), required=True),
+        nodes=table.take("nodes", whole(1), default=5),
+        placement=table.take("placement", texts, default=()),
+        workload=table.take("workload", choice("lin-kv", "echo"), default="lin-kv"),
+        own_timers=table.take("own_timers", flag, default=True),
+        init_timeout=table.take("init_timeout", positive_duration, default=10_000_000_000),
+    )
+
+
+def _command(value: object) -> tuple[str, ...]:
+    try:
+        words = tuple(shlex.split(value)) if isinstance(value, str) else texts(value)
+    except ValueError as error:
+        raise UnitError(f"{value!r} is not a command: {error}") from None
+    if not words:
+        raise UnitError('the command is empty; it is what starts a node, for example ["python3", "node.py"]')
+    if words[:2] != ("splitbrain", "maelstrom") and shutil.which(words[0]) is None:
+        raise UnitError(f"there is no program {words[0]!r} that could be run, in the PATH or from the current folder")
+    return words
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Settings of cores that check themselves
 
 _Parsers: TypeAlias = Mapping[str, Callable[[Any], Any]]
@@ -361,7 +470,7 @@ def _named(nodes: int) -> tuple[str, ...]:
     return tuple(f"n{number}" for number in range(1, nodes + 1))
 
 
-System: TypeAlias = Raft | Quorum | Swim | Heartbeat | Phi
+System: TypeAlias = Raft | Quorum | Swim | Heartbeat | Phi | Maelstrom
 
 _KINDS: dict[str, Callable[[Table], System]] = {
     "raft": _raft,
@@ -369,6 +478,7 @@ _KINDS: dict[str, Callable[[Table], System]] = {
     "swim": _detector(Swim, _SWIM),
     "heartbeat": _detector(Heartbeat, _HEARTBEAT),
     "phi": _detector(Phi, _PHI),
+    "maelstrom": _maelstrom,
 }
 
 

@@ -35,7 +35,7 @@ class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
     def process(self, name: str, system: System) -> dict[str, Any]:
         """The ``process`` of the client ``name`` of ``system``, as `apps.runtime.config` reads it."""
         return {
-            "kind": "client",
+            "kind": system.client,
             "thread": self.names.index(name),
             "threads": self.clients,
             "rate": self.rate / self.clients,
