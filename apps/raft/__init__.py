@@ -5,8 +5,9 @@ that was answered with `Done` is never lost, takes effect once however often it 
 that starts after. It is available while a majority of the voters can talk to each other.
 
 Where to read: `core.Raft` is the protocol, in layers: `node`, `election`, `replication`, `snapshots`, `reads`,
-`transfer`; `log`, `progress` and `quorum` are its parts, each without knowledge of the others; `messages` is what goes
-over the wire and onto the disk; `trace` is the evidence it leaves, `invariants` what must hold at any moment.
+`transfer`, `membership`; `log`, `progress` and `quorum` are its parts, each without knowledge of the others;
+`messages` is what goes over the wire and onto the disk; `trace` is the evidence it leaves, `invariants` what must hold
+at any moment.
 `docs/raft.md` says which rule is where.
 
 Sources: Ongaro & Ousterhout, In Search of an Understandable Consensus Algorithm (2014), "the paper"; Ongaro,
@@ -15,9 +16,10 @@ Consensus: Bridging Theory and Practice (2014), "the thesis".
 
 from apps.raft.config import RaftConfig, RaftConfigError
 from apps.raft.core import Contradiction, Raft, RecoveryError, Role
-from apps.raft.messages import Command, Entry, HardState, Message, Record, TransferLeadership
+from apps.raft.messages import ChangeMembership, Command, Entry, HardState, Message, Record, TransferLeadership
 
 __all__ = [
+    "ChangeMembership",
     "Command",
     "Contradiction",
     "Entry",

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from apps.process import Nanoseconds
+from apps.process import Nanoseconds, NodeId
 
 MILLISECOND = 1_000_000
 
@@ -44,6 +44,8 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``clock_drift_bound``: for leases, by what share one node's clock may run faster than another's. Oscillators differ
     by 0.0002 at most, so that most of the default is for clocks that are being corrected.
     ``follower_reads``: a follower answers reads too, having asked the leader how far it must be.
+    ``voters``: who has a vote in the beginning, all nodes if none are named. The others wait until they are made
+    members (`ChangeMembership`); on a node that has a log, this counts only until its log says otherwise.
     """
 
     election_timeout: tuple[Nanoseconds, Nanoseconds] = (150 * MILLISECOND, 300 * MILLISECOND)
@@ -59,6 +61,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     reads: Literal["read_index", "lease"] = "read_index"
     clock_drift_bound: float = 0.05
     follower_reads: bool = False
+    voters: tuple[NodeId, ...] = ()
 
     def __post_init__(self) -> None:
         shortest, longest = self.election_timeout

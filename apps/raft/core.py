@@ -5,7 +5,7 @@ gains from going out together waits for `Idle`. There a leader turns the request
 node writes, sends, applies and answers, in this order, so that the disk works while the network does.
 
 The protocol is built in layers, each a module that knows those below it: `node`, what is on disk before what is said;
-`election`; `replication`; `snapshots`; `reads`; `transfer`. Here events and messages are handed to them.
+`election`; `replication`; `snapshots`; `reads`; `transfer`; `membership`. Here events and messages are handed to them.
 
 The names of terms, roles and rules are the paper's.
 """
@@ -33,10 +33,12 @@ from apps.process import (
 from apps.raft import messages
 from apps.raft.config import RaftConfig
 from apps.raft.election import ELECTION, HEARTBEAT
+from apps.raft.membership import MembershipChanges
 from apps.raft.messages import (
     Append,
     AppendRejected,
     AppendReply,
+    ChangeMembership,
     Heartbeat,
     HeartbeatReply,
     InstallSnapshot,
@@ -49,23 +51,23 @@ from apps.raft.messages import (
     VoteReply,
 )
 from apps.raft.node import Contradiction, RecoveryError, Role
-from apps.raft.transfer import TRANSFER, Transfers
+from apps.raft.transfer import TRANSFER
 
 __all__ = ["Contradiction", "Raft", "RecoveryError", "Role"]
 
 
-class Raft(Transfers):
-    """One voter of a cluster, in one incarnation. After a crash, a new one recovers from the records in `Started`.
+class Raft(MembershipChanges):
+    """One node of a cluster, in one incarnation. After a crash, a new one recovers from the records in `Started`.
 
-    ``voters``: all nodes of the cluster, this one included, the same on each. ``random``: a generator of this node's
-    own; only its ``random()`` is used. Raises `ValueError` for voters that cannot be a cluster.
+    ``nodes``: all that are or may become members, this one included; whom it can reach. ``random``: a generator of this
+    node's own; only its ``random()`` is used. Raises `ValueError` for nodes that cannot be a cluster.
 
-    The read-only state for observers is ``node``, ``voters``, ``role``, ``term``, ``vote``, ``leader`` (whom this node
-    takes for it, or None), ``log``, ``commit``, ``applied`` and ``store``, the state machine.
+    The read-only state for observers is ``node``, ``configuration``, ``role``, ``term``, ``vote``, ``leader`` (whom
+    this node takes for it, or None), ``log``, ``commit``, ``applied`` and ``store``, the state machine.
     """
 
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        super().__init__(node, voters, config, random)
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, nodes, config, random)
         self._events: dict[type[Any], Callable[[Any], None]] = {
             Started: self._on_started,
             Received: self._on_received,
@@ -122,12 +124,14 @@ class Raft(Transfers):
             self._reads.append(event)
         elif type(command) is TransferLeadership:
             self._on_transfer_asked(event)
+        elif type(command) is ChangeMembership:
+            self._on_change_asked(event)
         else:
             self._proposals.append(event)
 
     def _on_received(self, event: Received) -> None:
         sender, message = event.sender, event.message
-        if sender not in self._peers:
+        if sender == self.node or sender not in self._nodes:
             return
         if message.term > self.term and self._raises_term(message):
             is_leaders = type(message) is Append or type(message) is Heartbeat
@@ -142,6 +146,7 @@ class Raft(Transfers):
         if self.role is Role.LEADER:
             self._append_proposals()
             self._advance_commit()
+            self._advance_change()
             self._start_reads()
         else:
             self._forward_reads()
@@ -155,3 +160,5 @@ class Raft(Transfers):
         self._apply()
         self._answer_reads()
         self._answer_forwarded()
+        if self.role is Role.LEADER:
+            self._step_aside()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from apps.process import CancelTimer, Nanoseconds, NodeId, SetTimer, Started
 from apps.raft import quorum
@@ -18,8 +18,8 @@ HEARTBEAT = "heartbeat"
 
 
 class Elections(Node):
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        super().__init__(node, voters, config, random)
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, nodes, config, random)
         self._contact: Nanoseconds = 0  # when the election timeout began to run
         self._timeout: Nanoseconds = 0
         self._heard: Nanoseconds | None = None  # when a leader was last heard
@@ -41,8 +41,19 @@ class Elections(Node):
         self._timeout = shortest + int(self._random.random() * (longest - shortest + 1))
         self._effects.append(SetTimer(ELECTION, self._timeout))
 
+    def _may_stand(self) -> bool:
+        """Whether this node has a vote in a configuration that may be in force.
+
+        Who is left out by the last one stands all the same until that is committed: it may be the only one who can
+        win (thesis §4.2.2), though its own vote does not count then.
+        """
+        return any(self.node in configuration.electorate for configuration in self._configurations[-2:])
+
     def _campaign(self, *, pre: bool, handed_over: bool = False) -> None:
         self.leader = None
+        if not self._may_stand():
+            self._restart_election_timer()
+            return
         if pre:
             self._set_role(Role.PRE_CANDIDATE)
         else:
@@ -51,8 +62,9 @@ class Elections(Node):
         self._votes = {}
         self._restart_election_timer()
         request = RequestVote(self.term + pre, self.log.last, self.log.last_term, pre, handed_over)
-        for peer in self._peers:
-            self._say(peer, request)
+        for peer in self.configuration.electorate:
+            if peer != self.node:
+                self._say(peer, request)
         self._say(self.node, VoteReply(self.term, request.term, True, pre))
 
     def _on_vote_reply(self, sender: NodeId, reply: VoteReply) -> None:
@@ -60,7 +72,7 @@ class Elections(Node):
         if self.role is not (Role.PRE_CANDIDATE if reply.pre else Role.CANDIDATE) or reply.campaign != campaign:
             return
         self._votes[sender] = reply.granted
-        match quorum.outcome(self.voters, self._votes):
+        match quorum.outcome(self.configuration, self._votes):
             case Outcome.WON if reply.pre:
                 self._campaign(pre=False)
             case Outcome.WON:
@@ -99,7 +111,9 @@ class Elections(Node):
         self.leader = self.node
         self._set_role(Role.LEADER)
         self._effects += (CancelTimer(ELECTION), SetTimer(HEARTBEAT, self._config.heartbeat_interval))
-        self._progress = {peer: Progress(self.log.last + 1, self._now) for peer in self._peers}
+        self._progress = {
+            peer: Progress(self.log.last + 1, self._now) for peer in self.configuration.members if peer != self.node
+        }
         # Entries of earlier terms are committed only together with one of this term (paper §5.4.2, §8).
         self._opening = self.log.last + 1
         self._append_to_log([Entry(self._opening, self.term, b"")])
@@ -142,6 +156,16 @@ class Elections(Node):
         """What this leader knows of ``sender``, who has just answered it; ``None`` if the answer is an old one."""
         if self.role is not Role.LEADER or term < self.term:
             return None
-        progress = self._progress[sender]
-        progress.heard = self._now
+        progress = self._progress.get(sender)
+        if progress is not None:
+            progress.heard = self._now
         return progress
+
+    def _majority(self, own: int, of: Callable[[Progress], int]) -> int:
+        """How far a majority has come, of both sets of voters while there are two.
+
+        ``own`` is how far this leader has; it counts only if it has a vote.
+        """
+        positions = {peer: of(progress) for peer, progress in self._progress.items()}
+        positions[self.node] = own
+        return quorum.reached(self.configuration, positions)

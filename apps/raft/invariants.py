@@ -7,6 +7,7 @@ fabric leaves is judged from its trace instead.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import msgspec
 
@@ -14,6 +15,7 @@ from apps.process import NodeId
 from apps.raft.core import Raft, Role
 from apps.raft.log import Log
 from apps.raft.messages import Entry
+from apps.raft.quorum import may_follow
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -50,6 +52,7 @@ class Invariants:
     def observe(self, node: Raft) -> list[Violation]:
         """What ``node`` violates as it stands; to be called after each of its steps. Costs what changed since."""
         found = [self.state_machine_safety(node)]
+        found += [self.configuration_safety(node)]
         if node.role is Role.LEADER:
             found += [self.election_safety(node), self.leader_append_only(node), self.leader_completeness(node)]
         return [violation for violation in found if violation]
@@ -93,6 +96,25 @@ class Invariants:
                 self._committed_in.append(node.term)
             elif self.committed[entry.index - 1] != entry:
                 return Violation("StateMachineSafety", f"{node.node} applied another entry {entry.index} than before")
+        return None
+
+    def configuration_safety(self, node: Raft) -> Violation | None:
+        """One change at a time, each by way of a joint configuration, so that majorities never miss each other.
+
+        Each configuration of a log may follow the one before it, and a leader begins none before the one before it and
+        an entry of its own term are committed (thesis §4.1, and raft-dev, July 2015).
+        """
+        configurations = node._configurations
+        for before, after in pairwise(configurations):
+            if not may_follow(before, after):
+                return Violation("ConfigurationSafety", f"{node.node} went from {before} to {after} in one step")
+        if node.role is Role.LEADER and node.log.term(configurations[-1].index) == node.term:
+            if node.commit < node._opening:
+                return Violation("ConfigurationSafety", f"{node.node} began a change before its term had committed any")
+            if len(configurations) > 1 and configurations[-2].index > node.commit:
+                return Violation(
+                    "ConfigurationSafety", f"{node.node} began a change before {configurations[-2]} was over"
+                )
         return None
 
     def log_matching(self, nodes: Iterable[Raft]) -> list[Violation]:

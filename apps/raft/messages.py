@@ -13,6 +13,7 @@ import msgspec
 
 from apps import kv
 from apps.process import NodeId
+from apps.raft.quorum import Configuration
 
 
 class HardState(msgspec.Struct, frozen=True, array_like=True, tag="H", gc=False):
@@ -23,7 +24,8 @@ class HardState(msgspec.Struct, frozen=True, array_like=True, tag="H", gc=False)
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, tag="E", gc=False):
-    """``command``: an encoded `kv.Command`, or nothing for the entry with which a leader opens its term.
+    """``command``: an encoded `kv.Command`, a configuration (`configuration_entry`), or nothing for the entry with
+    which a leader opens its term.
 
     On disk, an entry whose index is not beyond the last one replaces it and all that follow.
     """
@@ -33,10 +35,28 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, tag="E", gc=False):
     command: bytes
 
 
+#: What a command that is a configuration begins with: the one byte that begins nothing in MessagePack.
+CONFIGURATION = b"\xc1"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Configuration).decode
+
+
+def configuration_entry(term: int, configuration: Configuration) -> Entry:
+    """The entry of ``term`` that puts ``configuration`` into force, at its index."""
+    return Entry(configuration.index, term, CONFIGURATION + _encode(configuration))
+
+
+def configurations(entries: Sequence[Entry]) -> list[Configuration]:
+    """Those that ``entries`` put into force, in their order."""
+    return [_decode(entry.command[1:]) for entry in entries if entry.command.startswith(CONFIGURATION)]
+
+
 class SnapshotRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
     """The state after entry ``index`` of ``term`` was applied, as `kv.Store.dump` gave it, with its CRC-32.
 
-    The log goes on behind ``base`` of ``base_term``, which is not beyond ``index``.
+    The log goes on behind ``base`` of ``base_term``, which is not beyond ``index``. ``configuration`` is the last one
+    up to ``index``.
     """
 
     index: int
@@ -45,6 +65,7 @@ class SnapshotRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=F
     base_term: int
     checksum: int
     data: bytes
+    configuration: Configuration
 
 
 Record: TypeAlias = HardState | Entry | SnapshotRecord
@@ -132,7 +153,10 @@ class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=F
 
 
 class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
-    """A piece of the snapshot at ``index``, which is ``total`` bytes of CRC-32 ``checksum``, from ``offset`` on."""
+    """A piece of the snapshot at ``index``, which is ``total`` bytes of CRC-32 ``checksum``, from ``offset`` on.
+
+    ``configuration``: the last one up to ``index``.
+    """
 
     term: int
     index: int
@@ -141,6 +165,7 @@ class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=
     total: int
     offset: int
     data: bytes
+    configuration: Configuration
 
 
 class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
@@ -182,5 +207,16 @@ class TransferLeadership(msgspec.Struct, frozen=True, array_like=True, tag="tran
     to: NodeId
 
 
+class ChangeMembership(msgspec.Struct, frozen=True, array_like=True, tag="members"):
+    """A request to the leader: let ``voters`` be those who have a vote, and ``learners`` those who only get the log.
+
+    `kv.Done` when it is so for good, `kv.Refused` if it will not be by this request, and why, `kv.Busy` if it cannot be
+    begun just now, `kv.Unsure` if leadership was lost on the way: the next leader may finish it or undo it.
+    """
+
+    voters: tuple[NodeId, ...]
+    learners: tuple[NodeId, ...] = ()
+
+
 #: What clients may ask of a node.
-Command: TypeAlias = kv.Command | TransferLeadership
+Command: TypeAlias = kv.Command | TransferLeadership | ChangeMembership

@@ -32,6 +32,7 @@ from apps.raft import messages, trace
 from apps.raft.config import RaftConfig
 from apps.raft.log import Log
 from apps.raft.messages import Entry, HardState, SnapshotRecord, VoteReply
+from apps.raft.quorum import Configuration
 
 
 class Role(enum.StrEnum):
@@ -66,12 +67,14 @@ class Node:
     Message: TypeAlias = messages.Message
     Record: TypeAlias = messages.Record
 
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        if node not in voters or len(set(voters)) != len(voters):
-            raise ValueError(f"voters {list(voters)} must name each node once, {node!r} among them")
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        if node not in nodes or len(set(nodes)) != len(nodes):
+            raise ValueError(f"nodes {list(nodes)} must name each node once, {node!r} among them")
+        voters = config.voters or tuple(nodes)
+        if not set(voters) <= set(nodes) or len(set(voters)) != len(voters):
+            raise ValueError(f"voters {list(voters)} must name each once, and none but nodes {list(nodes)}")
         self.node = node
-        self.voters = tuple(voters)
-        self._peers = tuple(voter for voter in voters if voter != node)
+        self._nodes = tuple(nodes)
         self._config = config
         self._random = random
 
@@ -79,6 +82,8 @@ class Node:
         self.term = 0
         self.vote: NodeId | None = None
         self.log = Log()
+        # The last configuration that is applied, and all behind it: the last one counts, committed or not (paper §6).
+        self._configurations = [Configuration(0, voters)]
 
         self.role = Role.FOLLOWER
         self.leader: NodeId | None = None
@@ -101,12 +106,18 @@ class Node:
         self._effects: list[Effect] = []
         self._messages: dict[type[Any], Callable[[NodeId, Any], None]] = {}
 
+    @property
+    def configuration(self) -> Configuration:
+        """Who takes part, as far as this node's log says."""
+        return self._configurations[-1]
+
     # ---- recovery and the disk -----------------------------------------------------------------------------------
 
     def _on_started(self, event: Started) -> None:
         self._recover(event.records)
         self._durable = self.log.last
         self._trace(trace.Started(self.term, self.vote, self.log.last, self.log.last_term))
+        self._trace(trace.configured(self.configuration))
 
     def _recover(self, records: Iterable[messages.Record]) -> None:
         for record in records:
@@ -120,7 +131,11 @@ class Node:
                 raise RecoveryError(f"{self.node}: entry {record.index} was recovered, but none at {self.log.last + 1}")
             if record.index <= self.log.last:
                 self.log.truncate(record.index)
+                self._configure(record.index)
             self.log.extend((record,))
+            # Up to where the snapshot ends, it has told already.
+            if record.index > self.applied:
+                self._configurations += messages.configurations((record,))
 
     def _load(self, record: SnapshotRecord) -> None:
         if crc32(record.data) != record.checksum:
@@ -128,6 +143,7 @@ class Node:
         self.store = kv.Store.load(record.data)
         self.log.restart(record.base, record.base_term)
         self.commit = self.applied = record.index
+        self._configurations = [record.configuration]
         self._snapshot = record
 
     def _on_persisted(self, event: Persisted) -> None:
@@ -148,13 +164,25 @@ class Node:
         self.log.extend(entries)
         self._records += entries
         self._trace(trace.appended(entries))
+        for configuration in messages.configurations(entries):
+            self._configurations.append(configuration)
+            self._trace(trace.configured(configuration))
 
     def _truncate(self, first: int) -> None:
         self.log.truncate(first)
         self._trace(trace.Truncated(first))
+        if self._configure(first):
+            self._trace(trace.configured(self.configuration))
         # What was written or is being written of the removed entries says nothing about those that replace them.
         self._durable = min(self._durable, first - 1)
         self._writing = deque((token, min(last, first - 1)) for token, last in self._writing)
+
+    def _configure(self, first: int) -> bool:
+        """Go back to the configuration before position ``first``; whether that changes anything."""
+        kept = [one for one in self._configurations if one.index < first]
+        changes = len(kept) < len(self._configurations)
+        self._configurations = kept
+        return changes
 
     def _write(self) -> None:
         if not (self._records or self._anew):

@@ -1,4 +1,4 @@
-"""What a leader knows of one follower, and when it may send it more."""
+"""What a leader knows of one follower, when it may send it more, and when it may give it a vote."""
 
 from __future__ import annotations
 
@@ -76,3 +76,33 @@ class Progress:
         self.streaming = streaming
         self._awaiting = False
         self._inflight.clear()
+
+
+#: In so many rounds a node that can keep up at all is near the end of the log (thesis §4.2.1).
+MOST_ROUNDS = 10
+
+
+class CatchUp:
+    """How a node comes near the end of the log before it is given a vote, in rounds (thesis §4.2.1).
+
+    A round is over when the node has on its disk what was in the log when the round began. ``is_near``: one took no
+    longer than an election timeout, and so will what is left. ``has_failed``: it never comes near.
+    """
+
+    def __init__(self, last: int, now: Nanoseconds) -> None:
+        self.rounds = 0
+        self.is_near = False
+        self._target = last
+        self._began = now
+
+    @property
+    def has_failed(self) -> bool:
+        return not self.is_near and self.rounds >= MOST_ROUNDS
+
+    def update(self, match: int, last: int, now: Nanoseconds, election_timeout: Nanoseconds) -> None:
+        """The node has come as far as ``match``, the log ends at ``last``."""
+        if self.is_near or match < self._target:
+            return
+        self.rounds += 1
+        self.is_near = now - self._began <= election_timeout
+        self._target, self._began = last, now

@@ -20,11 +20,11 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from apps import kv
 from apps.process import Nanoseconds, NodeId, Requested
-from apps.raft import quorum
 from apps.raft.config import RaftConfig
 from apps.raft.messages import ReadIndex, ReadIndexReply
 from apps.raft.node import Role
@@ -32,6 +32,9 @@ from apps.raft.snapshots import Snapshots
 
 #: How many rounds may be unanswered before the oldest are forgotten; they could only have prolonged a lease.
 _ROUNDS_REMEMBERED = 1024
+
+
+_ROUND = attrgetter("round")
 
 
 class _Round(NamedTuple):
@@ -50,8 +53,8 @@ class _Forwarded(NamedTuple):
 
 
 class Reads(Snapshots):
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        super().__init__(node, voters, config, random)
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, nodes, config, random)
         self._reads: list[Requested] = []  # come in, and nothing done about them yet
 
         # A leader's.
@@ -104,7 +107,7 @@ class Reads(Snapshots):
 
     def _confirmed_round(self) -> int:
         """The last round that a majority answered: when it was sent, no later leader had been elected."""
-        return quorum.reached([self._round, *(progress.round for progress in self._progress.values())])
+        return self._majority(self._round, _ROUND)
 
     def _holds_lease(self) -> bool:
         if self._config.reads != "lease" or self._lease_given_up:

@@ -5,26 +5,38 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
 from apps import kv
 from apps.process import NodeId, Requested, SetTimer
-from apps.raft import quorum, trace
+from apps.raft import trace
 from apps.raft.config import RaftConfig
 from apps.raft.election import HEARTBEAT, Elections
-from apps.raft.messages import Append, AppendRejected, AppendReply, Entry, Heartbeat, HeartbeatReply
+from apps.raft.messages import (
+    CONFIGURATION,
+    Append,
+    AppendRejected,
+    AppendReply,
+    Entry,
+    Heartbeat,
+    HeartbeatReply,
+)
 from apps.raft.node import Contradiction
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(kv.Command).decode
 
+_HEARD = attrgetter("heard")
+_MATCH = attrgetter("match")
+
 _TOO_MUCH = kv.Busy("too much is waiting to be committed")
 
 
 class Replication(Elections):
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        super().__init__(node, voters, config, random)
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, nodes, config, random)
         # A follower's answer to its leader.
         self._matched = 0  # the log agrees with the leader's up to here
         self._answered = 0  # the leader was told so up to here
@@ -58,7 +70,7 @@ class Replication(Elections):
     # ---- heartbeats (thesis §6.2) --------------------------------------------------------------------------------
 
     def _on_heartbeat_due(self) -> None:
-        last_contact = quorum.reached([self._now, *(progress.heard for progress in self._progress.values())])
+        last_contact = self._majority(self._now, _HEARD)
         if self._config.check_quorum and self._now - last_contact > self._config.election_timeout[1]:
             self._become_follower(self.term, None)
             return
@@ -200,7 +212,7 @@ class Replication(Elections):
 
     def _majority_has(self) -> int:
         """The last entry that is on the disks of a majority."""
-        return quorum.reached([self._durable, *(progress.match for progress in self._progress.values())])
+        return self._majority(self._durable, _MATCH)
 
     def _may_commit(self, index: int) -> bool:
         # An entry of an earlier term that a majority has can still be overwritten (paper, Figure 8).
@@ -218,10 +230,12 @@ class Replication(Elections):
         self._trace(trace.applied(entries))
         apply = self.store.apply
         for entry in entries:
-            if not entry.command:
+            if not entry.command or entry.command.startswith(CONFIGURATION):
                 continue
             result = apply(_decode(entry.command))
             if self._waiting and entry.index > self._opening:
                 self._uncommitted_bytes -= len(entry.command)
                 self._reply(self._waiting.popleft(), result)
         self.applied = self.commit
+        while len(self._configurations) > 1 and self._configurations[1].index <= self.applied:
+            del self._configurations[0]

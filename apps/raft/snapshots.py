@@ -30,8 +30,8 @@ class _Outgoing:
 
 
 class Snapshots(Replication):
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        super().__init__(node, voters, config, random)
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, nodes, config, random)
         self._outgoing: dict[NodeId, _Outgoing] = {}
         self._incoming = bytearray()
         self._incoming_key: tuple[int, int, int] | None = None
@@ -45,7 +45,9 @@ class Snapshots(Replication):
         assert term is not None
         self.log.compact(self.applied - every // 10)
         data = self.store.dump()
-        self._snapshot = SnapshotRecord(self.applied, term, self.log.base, self.log.base_term, crc32(data), data)
+        self._snapshot = SnapshotRecord(
+            self.applied, term, self.log.base, self.log.base_term, crc32(data), data, self._configurations[0]
+        )
         self._anew = True
 
     # ---- at the leader -------------------------------------------------------------------------------------------
@@ -69,7 +71,14 @@ class Snapshots(Replication):
         snapshot = out.snapshot
         data = snapshot.data[out.offset : out.offset + self._config.max_batch_bytes]
         return InstallSnapshot(
-            self.term, snapshot.index, snapshot.term, snapshot.checksum, len(snapshot.data), out.offset, data
+            self.term,
+            snapshot.index,
+            snapshot.term,
+            snapshot.checksum,
+            len(snapshot.data),
+            out.offset,
+            data,
+            snapshot.configuration,
         )
 
     def _on_heartbeat_due(self) -> None:
@@ -99,7 +108,8 @@ class Snapshots(Replication):
             if data is None:
                 self._say(sender, SnapshotReply(self.term, piece.index, len(self._incoming)))
                 return
-            self._install(SnapshotRecord(piece.index, piece.last_term, piece.index, piece.last_term, crc32(data), data))
+            index, term = piece.index, piece.last_term
+            self._install(SnapshotRecord(index, term, index, term, crc32(data), data, piece.configuration))
         self._matched = max(self._matched, piece.index)
         self._answer_to = sender
 
@@ -122,8 +132,10 @@ class Snapshots(Replication):
 
     def _install(self, snapshot: SnapshotRecord) -> None:
         # What follows the snapshot in a log that agrees with it may have been acknowledged: it stays.
+        configurations = [snapshot.configuration]
         if self.log.term(snapshot.index) == snapshot.term:
             self.log.compact(snapshot.index)
+            configurations += [one for one in self._configurations if one.index > snapshot.index]
         else:
             self.log.restart(snapshot.index, snapshot.term)
             # Of what was or is being written, only what was committed is surely part of the snapshot.
@@ -134,3 +146,5 @@ class Snapshots(Replication):
         self._snapshot = snapshot
         self._anew = True
         self._trace(trace.Installed(snapshot.index, snapshot.term))
+        self._configurations = configurations
+        self._trace(trace.configured(self.configuration))

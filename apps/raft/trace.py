@@ -9,6 +9,7 @@ import msgspec
 
 from apps.process import NodeId
 from apps.raft.messages import Entry
+from apps.raft.quorum import Configuration
 
 
 class Started(msgspec.Struct, frozen=True, tag_field="ev", tag="started", gc=False):
@@ -56,6 +57,17 @@ class Applied(msgspec.Struct, frozen=True, tag_field="ev", tag="apply", gc=False
 class Installed(msgspec.Struct, frozen=True, tag_field="ev", tag="install", gc=False):
     index: int
     term: int
+
+
+class Configured(msgspec.Struct, frozen=True, tag_field="ev", tag="configure", gc=False):
+    index: int
+    voters: tuple[NodeId, ...]
+    learners: tuple[NodeId, ...]
+    outgoing: tuple[NodeId, ...]
+
+
+def configured(configuration: Configuration) -> Configured:
+    return Configured(configuration.index, configuration.voters, configuration.learners, configuration.outgoing)
 
 
 def appended(entries: Sequence[Entry]) -> Appended:

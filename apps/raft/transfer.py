@@ -21,8 +21,8 @@ TRANSFER = "transfer"
 
 
 class Transfers(Reads):
-    def __init__(self, node: NodeId, voters: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
-        super().__init__(node, voters, config, random)
+    def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
+        super().__init__(node, nodes, config, random)
         self._transfer: Requested | None = None
         self._told = False  # the other that it may take over, at least once
         self._tell = False  # it, or tell it again
@@ -31,8 +31,9 @@ class Transfers(Reads):
         to = event.command.to
         if to == self.node:
             self._reply(event, kv.Done())
-        elif to not in self._progress:
-            self._reply(event, kv.Refused(f"{to} is not a voter; the voters are {', '.join(self.voters)}"))
+        elif to not in self.configuration.voters:
+            voters = ", ".join(self.configuration.voters)
+            self._reply(event, kv.Refused(f"{to} is not a voter; the voters are {voters}"))
         elif self._transfer is not None:
             self._reply(event, kv.Refused(f"leadership is on its way to {self._transfer.command.to}"))
         else:

@@ -67,6 +67,8 @@ def raft(config: Config, core: type[Raft] | None = None) -> Kind:
 
     _needs_listen(config)
     settings = parameters(config, RaftConfig)
+    if strangers := sorted(set(settings.voters) - set(config.nodes)):
+        raise ConfigError(f"process: voters {', '.join(strangers)} are not among the nodes {', '.join(config.nodes)}")
     return Kind(
         protocol="raft",
         make=lambda: (core or Raft)(config.node, config.nodes, settings, _random(config)),

@@ -35,7 +35,7 @@ def read(tmp_path: Path, **changes: Any) -> Config:
 def test_a_good_configuration_makes_a_raft_node_of_all_that_are_named(tmp_path: Path) -> None:
     process = kind_of(read(tmp_path)).make()
     assert isinstance(process, Raft)
-    assert process.voters == ("n1", "n2", "n3")
+    assert process.configuration.voters == ("n1", "n2", "n3")
 
 
 def test_all_unknown_and_missing_keys_are_named_at_once(tmp_path: Path) -> None:

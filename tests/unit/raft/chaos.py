@@ -16,7 +16,7 @@ import msgspec
 from apps import kv
 from apps.process import Reply, Requested
 from apps.raft import Raft, RaftConfig
-from apps.raft.messages import VoteReply
+from apps.raft.messages import VoteReply, configurations
 from tests.unit.raft.cluster import MS, Cluster, Conditions
 from tests.unit.raft.history import FOREVER, Operation, contradictions
 
@@ -156,8 +156,14 @@ class Chaos:
             write=(MS // 10, self.pick((1, 5, 20)) * MS),
         )
         size = self.pick((3, 3, 5))
+        names = [f"n{number}" for number in range(1, size + 1)]
+        # Who is left out and does not know of it disturbs the others for ever, unless they ask before they vote.
+        self._members = random.Random(f"{seed} members")
+        self._changes = self.config.pre_vote and self._members.random() < 0.5
+        if self._changes:
+            self.config = msgspec.structs.replace(self.config, voters=tuple(names[:3]))
         self.cluster = Cluster(
-            [f"n{number}" for number in range(1, size + 1)],
+            names,
             self.config,
             seed=seed,
             make=make,
@@ -196,6 +202,8 @@ class Chaos:
         self.cluster.call(self._span, self._fault)
         if self._transfers:
             self.cluster.call(self._span, self._transfer)
+        if self._changes:
+            self.cluster.call(self._span, self._change)
         self.cluster.run(timeouts * self._span)
         self.is_over = True
         self.cluster.passes = lambda sender, to, message: True
@@ -241,6 +249,16 @@ class Chaos:
         self.cluster.transfer(self.cluster.leader or names[0], names[int(self._modes.random() * len(names))])
         self.cluster.call(self._modes.random() * 2 * self._transfers * self._span, self._transfer)
 
+    def _change(self) -> None:
+        if self.is_over:
+            return
+        names = sorted(self.cluster.names, key=lambda name: self._members.random())
+        voters = 1 + int(self._members.random() * len(names))
+        learners = int(self._members.random() * (len(names) - voters + 1))
+        asked = self.cluster.leader or names[0]
+        self.cluster.change(asked, names[:voters], names[voters : voters + learners])
+        self.cluster.call(self._members.random() * 6 * self._span, self._change)
+
     def _crash(self, name: str) -> None:
         if self.cluster.nodes[name].alive:
             self.cluster.crash(name)
@@ -276,14 +294,17 @@ class Chaos:
         number = cluster.write(cluster.leader, "last", self.values)
         cluster.run(20 * self._span)
         found = [] if isinstance(cluster.replies.get(number), kv.Done) else ["no write after everything was healed"]
-        last = cluster.core(cluster.leader).log.last
-        found += [f"{core.node} did not catch up" for core in cluster.cores if core.applied != last]
+        leader = cluster.core(cluster.leader)
+        members = [cluster.core(name) for name in leader.configuration.members]
+        found += [f"{core.node} did not catch up" for core in members if core.applied != leader.log.last]
         return found + [str(violation) for violation in cluster.invariants.log_matching(cluster.cores)]
 
     def _judge(self) -> list[str]:
         """What clients were told must be so."""
         decode = msgspec.msgpack.Decoder(kv.Command).decode
-        committed = [decode(entry.command) for entry in self.cluster.invariants.committed if entry.command]
+        entries = self.cluster.invariants.committed
+        written = [entry.command for entry in entries if entry.command and not configurations([entry])]
+        committed = [decode(command) for command in written]
         present = {(command.session, command.sequence) for command in committed}
         found = [f"acknowledged, but lost: {one}" for one in self.acknowledged if one not in present]
         by_key: dict[str, list[Operation]] = defaultdict(list)

@@ -31,7 +31,7 @@ from apps.process import (
     Trace,
     step,
 )
-from apps.raft import Command, Raft, RaftConfig, Role, TransferLeadership
+from apps.raft import ChangeMembership, Command, Raft, RaftConfig, Role, TransferLeadership
 from apps.raft.invariants import Invariants, Violation
 
 MS = 1_000_000
@@ -157,6 +157,10 @@ class Cluster:
     def transfer(self, name: str, to: str) -> int:
         """Ask a node to give its leadership to another; the answer will be in ``replies``."""
         return self.request(name, TransferLeadership(to))
+
+    def change(self, name: str, voters: Iterable[str], learners: Iterable[str] = ()) -> int:
+        """Ask a node for another membership; the answer will be in ``replies``."""
+        return self.request(name, ChangeMembership(tuple(voters), tuple(learners)))
 
     def request(self, name: str, command: Command) -> int:
         """Hand ``command`` to a node; the answer will be in ``replies`` under the number returned."""

@@ -5,7 +5,7 @@ A mutant is named by its class path, ``tests.unit.raft.mutants:AcksEarly``, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -13,6 +13,7 @@ from apps import kv
 from apps.process import NodeId, Started
 from apps.raft import Entry, Raft, Record
 from apps.raft.messages import AppendReply, HardState, HeartbeatReply, RequestVote, SnapshotRecord
+from apps.raft.progress import Progress
 
 
 class AcksEarly(Raft):
@@ -186,6 +187,34 @@ class KeepsAConflictingLog(Raft):
         super()._install(snapshot)
 
 
+class ChangesVotersAtOnce(Raft):
+    """Goes from the old voters to the new ones in one step, without a joint configuration between (paper §6)."""
+
+    def _put_into_force(
+        self, voters: tuple[NodeId, ...], learners: tuple[NodeId, ...], outgoing: tuple[NodeId, ...] = ()
+    ) -> None:
+        super()._put_into_force(voters, learners)
+
+
+class ChangesBeforeItsTermCommits(Raft):
+    """Begins a change of membership before an entry of its term is committed (Ongaro on raft-dev, July 2015)."""
+
+    def _has_committed_in_its_term(self) -> bool:
+        return True
+
+
+class CountsOneMajority(Raft):
+    """Takes a majority of the new voters to be enough while a change is under way."""
+
+    def _majority(self, own: int, of: Callable[[Progress], int]) -> int:
+        configurations = self._configurations
+        self._configurations = [msgspec.structs.replace(configurations[-1], outgoing=())]
+        try:
+            return super()._majority(own, of)
+        finally:
+            self._configurations = configurations
+
+
 MUTANTS: tuple[type[Raft], ...] = (
     AcksEarly,
     ServesStaleReads,
@@ -207,4 +236,7 @@ MUTANTS: tuple[type[Raft], ...] = (
     NumbersReadsFromOne,
     InstallsOverALongerLog,
     KeepsAConflictingLog,
+    ChangesVotersAtOnce,
+    ChangesBeforeItsTermCommits,
+    CountsOneMajority,
 )

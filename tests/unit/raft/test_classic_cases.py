@@ -511,6 +511,7 @@ def test_the_trace_has_the_keys_its_document_names() -> None:
         "commit": {"ev", "index", "term"},
         "apply": {"ev", "first", "terms", "digests"},
         "install": {"ev", "index", "term"},
+        "configure": {"ev", "index", "voters", "learners", "outgoing"},
     }
 
 
@@ -538,6 +539,12 @@ def test_a_message_of_an_earlier_term_is_answered_with_the_present_one() -> None
 
 
 @pytest.mark.parametrize("voters", [["n2", "n3"], ["n1", "n1", "n2"]])
-def test_voters_that_cannot_be_a_cluster_are_refused(voters: list[str]) -> None:
+def test_nodes_that_cannot_be_a_cluster_are_refused(voters: list[str]) -> None:
     with pytest.raises(ValueError, match="must name each node once"):
         alone(voters=voters)
+
+
+@pytest.mark.parametrize("voters", [("n2", "n9"), ("n1", "n1", "n2")])
+def test_voters_that_are_no_nodes_are_refused(voters: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="must name each once, and none but nodes"):
+        alone(config=RaftConfig(voters=voters))

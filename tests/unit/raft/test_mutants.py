@@ -94,6 +94,9 @@ def test_every_mutant_is_caught_by_some_test_and_has_a_class_path() -> None:
         mutants.NumbersReadsFromOne,
         mutants.InstallsOverALongerLog,
         mutants.KeepsAConflictingLog,
+        mutants.ChangesVotersAtOnce,
+        mutants.ChangesBeforeItsTermCommits,
+        mutants.CountsOneMajority,
     }
     assert set(mutants.MUTANTS) == set(FOUND_WITHIN) | scripted
     assert load("tests.unit.raft.mutants:AcksEarly") is mutants.AcksEarly

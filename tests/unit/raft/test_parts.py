@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -29,8 +30,8 @@ from apps.raft.messages import (
     TimeoutNow,
     VoteReply,
 )
-from apps.raft.progress import Progress
-from apps.raft.quorum import Outcome
+from apps.raft.progress import MOST_ROUNDS, CatchUp, Progress
+from apps.raft.quorum import Configuration, Outcome
 from tests.unit.raft.history import FOREVER, Operation, contradictions
 
 terms = st.lists(st.integers(1, 5), max_size=12).map(sorted)
@@ -46,11 +47,53 @@ def log_of(terms: list[int]) -> Log:
 # ---- majorities
 
 
-@given(st.lists(numbers, min_size=1, max_size=9))
-def test_a_majority_has_reached_what_is_reached_and_none_has_come_further(positions: list[int]) -> None:
-    reached = quorum.reached(positions)
-    assert sum(position >= reached for position in positions) >= quorum.majority(len(positions))
-    assert sum(position > reached for position in positions) < quorum.majority(len(positions))
+names = st.sets(st.sampled_from("abcdefg"), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
+configurations = st.builds(Configuration, st.integers(0, 9), names, st.just(()), st.one_of(st.just(()), names))
+
+
+def is_majority(of: tuple[str, ...], those: set[str]) -> bool:
+    return 2 * len(those & set(of)) > len(of)
+
+
+def is_quorum(configuration: Configuration, those: set[str]) -> bool:
+    return all(is_majority(voters, those) for voters in (configuration.voters, configuration.outgoing) if voters)
+
+
+@given(configurations, st.dictionaries(st.sampled_from("abcdefghi"), numbers))
+def test_a_quorum_has_reached_what_is_reached_and_none_has_come_further(
+    configuration: Configuration, positions: dict[str, int]
+) -> None:
+    reached = quorum.reached(configuration, positions)
+    everybody = dict.fromkeys("abcdefghi", 0) | positions
+    assert is_quorum(configuration, {name for name, position in everybody.items() if position >= reached})
+    assert not is_quorum(configuration, {name for name, position in everybody.items() if position > reached})
+
+
+@given(configurations, configurations)
+def test_quorums_of_configurations_that_may_follow_each_other_share_a_voter(
+    before: Configuration, after: Configuration
+) -> None:
+    if quorum.may_follow(before, after):
+        for one in powerset("abcdefg"):
+            if is_quorum(before, one):
+                assert not is_quorum(after, set("abcdefg") - one)
+
+
+def powerset(names: str) -> Iterator[set[str]]:
+    for size in range(len(names) + 1):
+        yield from map(set, itertools.combinations(names, size))
+
+
+@given(names, names, names)
+def test_voters_are_changed_by_a_joint_configuration_and_never_at_once(
+    old: tuple[str, ...], new: tuple[str, ...], learners: tuple[str, ...]
+) -> None:
+    before, joint, after = Configuration(0, old), Configuration(1, new, learners, old), Configuration(2, new, learners)
+    assert quorum.may_follow(before, joint)
+    assert quorum.may_follow(joint, after)
+    assert quorum.may_follow(before, after) == (set(old) == set(new))
+    assert quorum.may_follow(after, Configuration(3, new, old))
+    assert not quorum.may_follow(joint, Configuration(2, old, (), new))
 
 
 @given(st.integers(1, 50))
@@ -59,21 +102,42 @@ def test_two_majorities_share_a_voter_and_one_less_would_not(voters: int) -> Non
     assert 2 * (quorum.majority(voters) - 1) <= voters
 
 
-@given(st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=7))
-def test_an_election_is_decided_when_no_further_vote_could_change_it(answers: list[bool | None]) -> None:
-    votes = {str(number): answer for number, answer in enumerate(answers) if answer is not None}
-    voters = [str(number) for number in range(len(answers))]
-    open_votes = [voter for voter in voters if voter not in votes]
-    ends = {
-        sum({**votes, **dict(zip(open_votes, more, strict=True))}.values()) >= quorum.majority(len(voters))
-        for more in itertools.product([True, False], repeat=len(open_votes))
-    }
-    expected = {frozenset({True}): Outcome.WON, frozenset({False}): Outcome.LOST}.get(frozenset(ends), Outcome.PENDING)
-    assert quorum.outcome(voters, votes) is expected
+@given(configurations, st.dictionaries(st.sampled_from("abcdefg"), st.booleans()))
+def test_an_election_is_decided_when_no_further_vote_could_change_it(
+    configuration: Configuration, votes: dict[str, bool]
+) -> None:
+    granted = {name for name, answer in votes.items() if answer}
+    could_win = is_quorum(configuration, set("abcdefg") - (set(votes) - granted))
+    expected = Outcome.PENDING if could_win else Outcome.LOST
+    if is_quorum(configuration, granted):
+        expected = Outcome.WON
+    assert quorum.outcome(configuration, votes) is expected
 
 
-def test_strangers_have_no_vote() -> None:
-    assert quorum.outcome(["a", "b", "c"], {"a": True, "x": True, "y": True}) is Outcome.PENDING
+def test_strangers_and_learners_have_no_vote() -> None:
+    configuration = Configuration(0, ("a", "b", "c"), ("x",))
+    assert quorum.outcome(configuration, {"a": True, "x": True, "y": True}) is Outcome.PENDING
+
+
+# ---- catching up
+
+
+def test_a_node_is_near_the_end_of_the_log_when_a_round_took_no_longer_than_an_election() -> None:
+    catch_up = CatchUp(100, now=0)
+    catch_up.update(99, 150, 900, 300)
+    assert (catch_up.rounds, catch_up.is_near) == (0, False)
+    catch_up.update(100, 160, 1000, 300)
+    assert (catch_up.rounds, catch_up.is_near) == (1, False)
+    catch_up.update(160, 170, 1300, 300)
+    assert (catch_up.rounds, catch_up.is_near) == (2, True)
+
+
+def test_a_node_that_never_comes_near_is_given_up_after_some_rounds() -> None:
+    catch_up = CatchUp(0, now=0)
+    for number in range(1, MOST_ROUNDS + 1):
+        assert not catch_up.has_failed
+        catch_up.update(number, number + 1, 301 * number, 300)
+    assert catch_up.has_failed
 
 
 # ---- the log
@@ -172,13 +236,13 @@ messages = st.one_of(
     st.builds(ReadIndex, numbers, numbers),
     st.builds(ReadIndexReply, numbers, numbers, numbers),
     st.builds(TimeoutNow, numbers),
-    st.builds(InstallSnapshot, numbers, numbers, numbers, numbers, numbers, numbers, st.binary()),
+    st.builds(InstallSnapshot, numbers, numbers, numbers, numbers, numbers, numbers, st.binary(), configurations),
     st.builds(SnapshotReply, numbers, numbers, numbers),
 )
 records = st.one_of(
     st.builds(HardState, numbers, st.none() | st.text()),
     st.builds(Entry, numbers, numbers, st.binary()),
-    st.builds(SnapshotRecord, numbers, numbers, numbers, numbers, numbers, st.binary()),
+    st.builds(SnapshotRecord, numbers, numbers, numbers, numbers, numbers, st.binary(), configurations),
 )
 
 

@@ -15,6 +15,7 @@ from apps import kv
 from apps.process import Persisted, Received, Snapshot, Started, step
 from apps.raft import Entry, HardState, Raft, RaftConfig, RecoveryError, trace
 from apps.raft.messages import Append, AppendReply, InstallSnapshot, SnapshotRecord, SnapshotReply
+from apps.raft.quorum import Configuration
 from tests.unit.raft import mutants
 from tests.unit.raft.cluster import Cluster
 from tests.unit.raft.test_classic_cases import alone, led_by, sent
@@ -33,11 +34,14 @@ def written(cluster: Cluster, count: int) -> Cluster:
 STATE = kv.Store()
 STATE.apply(kv.Command("s", 1, 0, kv.Write("x", "theirs")))
 DATA = STATE.dump()
+MEMBERS = Configuration(0, ("n1", "n2", "n3"))
 
 
 def pieces(index: int, term: int, size: int = 8, leader_term: int = 3) -> list[InstallSnapshot]:
     return [
-        InstallSnapshot(leader_term, index, term, zlib.crc32(DATA), len(DATA), offset, DATA[offset : offset + size])
+        InstallSnapshot(
+            leader_term, index, term, zlib.crc32(DATA), len(DATA), offset, DATA[offset : offset + size], MEMBERS
+        )
         for offset in range(0, len(DATA), size)
     ]
 
@@ -70,7 +74,7 @@ def test_a_node_recovers_from_its_snapshot_and_the_log_behind_it() -> None:
 
 def test_a_snapshot_that_fails_its_checksum_is_not_recovered_from() -> None:
     with pytest.raises(RecoveryError, match="the checksum of the snapshot at 5 differs"):
-        alone([SnapshotRecord(5, 1, 5, 1, 0, DATA)])
+        alone([SnapshotRecord(5, 1, 5, 1, 0, DATA, MEMBERS)])
 
 
 def test_a_snapshot_is_written_with_the_term_the_vote_and_the_log_that_goes_on() -> None:
@@ -78,7 +82,7 @@ def test_a_snapshot_is_written_with_the_term_the_vote_and_the_log_that_goes_on()
     for piece in pieces(10, 2, len(DATA)):
         effects = step(core, 0, [Received("n2", piece)])
     assert [effect.records for effect in effects if isinstance(effect, Snapshot)] == [
-        [HardState(3, "n2"), SnapshotRecord(10, 2, 10, 2, zlib.crc32(DATA), DATA)]
+        [HardState(3, "n2"), SnapshotRecord(10, 2, 10, 2, zlib.crc32(DATA), DATA, MEMBERS)]
     ]
     assert sent(effects) == []
     assert sent(step(core, 0, [Persisted(1)])) == [AppendReply(3, 10)]
@@ -175,7 +179,7 @@ def test_a_snapshot_of_what_is_committed_here_already_is_only_acknowledged() -> 
 
 
 def test_a_follower_asked_about_what_it_has_forgotten_says_how_far_it_agrees() -> None:
-    core = alone([SnapshotRecord(10, 2, 8, 2, zlib.crc32(DATA), DATA), Entry(9, 2, b""), Entry(10, 2, b"")])
+    core = alone([SnapshotRecord(10, 2, 8, 2, zlib.crc32(DATA), DATA, MEMBERS), Entry(9, 2, b""), Entry(10, 2, b"")])
     assert sent(step(core, 0, [Received("n2", Append(3, 5, 1, 5, []))])) == []
     assert sent(step(core, 0, [Persisted(1)])) == [AppendReply(3, 8)]
 
