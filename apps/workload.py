@@ -1,4 +1,4 @@
-"""Clients as processes: the one that uses a register as a test wants it, and the one that floods a cluster with writes.
+"""Clients as processes: the one that uses a register as a test wants it, and the one that floods a cluster.
 
 `RegisterClient` is one thread of a Jepsen workload: one operation at a time, every one recorded when it begins and when
 it ends, with what is known of its outcome. That record is the history that the checkers judge, so it never claims
@@ -318,13 +318,15 @@ class RegisterClient:
 
 
 class FloodConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """``outstanding``: so many sessions, each with one write under way. ``value_bytes``: how long what they write is.
+    """``outstanding``: so many sessions, each with one operation under way and a key of its own.
 
-    ``warm_up``: nanoseconds after the start during which nothing is counted. ``timeout``: a write without an answer
-    for so long is sent again.
+    ``operation``: what they do, having written their key once. ``value_bytes``: how long what they write is.
+    ``warm_up``: nanoseconds after the start during which nothing is counted. ``timeout``: an operation without an
+    answer for so long is sent again.
     """
 
     outstanding: int
+    operation: Literal["write", "read"] = "write"
     value_bytes: int = 256
     warm_up: Nanoseconds = _SECOND
     timeout: Nanoseconds = 2 * _SECOND
@@ -335,9 +337,9 @@ class FloodConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FloodSummary(msgspec.Struct, frozen=True):
-    """What a `Flood` measured: ``writes`` acknowledged in ``duration``, and how long each took. Times in ns."""
+    """What a `Flood` measured: ``operations`` answered in ``duration``, and how long each took. Times in ns."""
 
-    writes: int
+    operations: int
     duration: Nanoseconds
     p50: Nanoseconds
     p99: Nanoseconds
@@ -345,7 +347,7 @@ class FloodSummary(msgspec.Struct, frozen=True):
 
 
 class Flood:
-    """Keeps a number of writes under way, each in a session of its own, and leaves a `FloodSummary` at the end."""
+    """Keeps a number of operations under way, each in a session of its own, and leaves a `FloodSummary` at the end."""
 
     def __init__(self, name: NodeId, nodes: Sequence[NodeId], config: FloodConfig, first_request: int = 0) -> None:
         self._name, self._nodes, self._config = name, list(nodes), config
@@ -374,10 +376,10 @@ class Flood:
     def _begin(self, now: Nanoseconds) -> list[Effect]:
         effects: list[Effect] = [SetTimer("check", self._config.timeout)]
         for session in range(self._config.outstanding):
-            effects.append(self._write_next(now, session))
+            effects.append(self._begin_next(now, session))
         return effects
 
-    def _write_next(self, now: Nanoseconds, session: int) -> Effect:
+    def _begin_next(self, now: Nanoseconds, session: int) -> Effect:
         self._sequences[session] += 1
         return self._send(now, session, now)
 
@@ -385,20 +387,22 @@ class Flood:
         self._request += 1
         self._under_way[self._request] = (session, begun, now)
         sequence = self._sequences[session]
-        operation = kv.Write(f"k{session}", self._value)
+        key = f"k{session}"
+        reads = self._config.operation == "read" and sequence > 1
+        operation = kv.Read(key) if reads else kv.Write(key, self._value)
         command = kv.Command(f"{self._name}/{session}", sequence, sequence, operation)
         return Send(self._nodes[self._leader], Request(self._request, command))
 
     def _answered(self, now: Nanoseconds, node: NodeId, response: Response) -> list[Effect]:
-        write = self._under_way.pop(response.request, None)
-        if write is None:
+        asked = self._under_way.pop(response.request, None)
+        if asked is None:
             return []
-        session, begun, _ = write
+        session, begun, _ = asked
         result = response.result
         if isinstance(result, kv.Done):
             if now >= self._counted_from:
                 self._latencies.append(now - begun)
-            return [self._write_next(now, session)]
+            return [self._begin_next(now, session)]
         if isinstance(result, kv.NotLeader) and result.leader in self._nodes:
             self._leader = self._nodes.index(result.leader)
             return [self._send(now, session, begun)]
@@ -425,7 +429,7 @@ class Flood:
         ordered = sorted(self._latencies) or [0]
         last = len(ordered) - 1
         summary = FloodSummary(
-            writes=len(self._latencies),
+            operations=len(self._latencies),
             duration=max(0, now - self._counted_from),
             p50=ordered[last // 2],
             p99=ordered[last * 99 // 100],

@@ -61,7 +61,7 @@ def bench() -> list[Figure]:
 
 
 def _per_second(summary: FloodSummary) -> float:
-    return summary.writes / (summary.duration / 1e9)
+    return summary.operations / (summary.duration / 1e9)
 
 
 class _Cluster:

@@ -315,10 +315,27 @@ def test_a_flood_keeps_its_number_of_writes_under_way_and_measures_them() -> Non
     ((_, summary),) = world.history
     assert isinstance(summary, FloodSummary)
     assert busiest == 10
-    assert abs(summary.writes - 5000) <= 10
+    assert abs(summary.operations - 5000) <= 10
     assert summary.duration == 1000 * MS
     assert summary.p50 == summary.p99 == 2 * MS
     assert [reply.request for _, reply in world.replies] == [2]
+
+
+def test_a_flood_of_reads_writes_each_key_once_and_then_reads_it() -> None:
+    world = World(
+        Flood("f", NODES, FloodConfig(outstanding=3, operation="read", warm_up=0)),
+        lambda node, request: [(MS, node, kv.Done())],
+    )
+    world.step(Requested("", 1, Start(0)))
+    world.step(Requested("", 2, Stop(100 * MS)))
+    world.run(200 * MS)
+    for session in range(3):
+        asked = [request.command for _, _, request in world.sent if request.command.session == f"f/{session}"]
+        assert isinstance(asked[0].operation, kv.Write)
+        assert {command.operation for command in asked[1:]} == {kv.Read(f"k{session}")}
+    ((_, summary),) = world.history
+    assert isinstance(summary, FloodSummary)
+    assert abs(summary.operations - 300) <= 3
 
 
 def test_a_flood_goes_on_after_a_leader_fell_silent() -> None:
