@@ -213,6 +213,21 @@ def report(
 
 
 @app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The folder of a run.")],
+    b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The folder of another.")],
+    as_json: AsJson = False,
+) -> None:
+    """Put two runs side by side: whether they came to the same verdict, where they differ, and what explains it."""
+    from experiments.compare import compare as contrast
+    from experiments.compare import show
+
+    found = contrast(a, b)
+    _print_json(msgspec.to_builtins(found)) if as_json else show(console, found)
+    raise typer.Exit(found.exit_status)
+
+
+@app.command()
 def topo(
     fabric: Annotated[str, typer.Argument(help="leaf-spine,2,3,4, a scenario's name or file, or a plan's .json.")],
     svg: Annotated[Path | None, typer.Option(metavar="OUT", help="Draw it into this file; - is the output.")] = None,
