@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from experiments.checking.availability import service
+from experiments.checking.binaries import binary_checks, read_findings
 from experiments.checking.client_checks import client_checks, served
 from experiments.checking.fault_record import FaultRecord, read_faults
 from experiments.checking.fidelity import read_fidelity, unfaithful
@@ -112,7 +113,7 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
     if reasons:
         timing = [doubted(found) for found in timing]
     clients = client_checks(history.path, done, patience, expect.linearizable)
-    checks = [*clients, *raft, *_stayed_up(manifest.deaths), *timing]
+    checks = [*clients, *raft, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     return _results(checks, reasons, told, availability, leaders, fidelity)
 
@@ -190,6 +191,7 @@ _BROKEN = {
     "linearizable": "Not linearizable",
     "acknowledged_writes": "Acknowledged writes were lost",
     "nodes_stayed_up": "A node broke",
+    "maelstrom_protocol": "A binary broke Maelstrom's protocol",
     "recovery": "Recovery took too long",
     "election": "No new leader in time",
     "availability": "Too few operations were served",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from experiments.emulation.metrics import Metrics, Sample
 from experiments.emulation.watch import TraceWatch
 from experiments.folder import Folder
 from experiments.nemesis import Grudge
-from experiments.scenario import Impair, Scenario, directions
+from experiments.scenario import Impair, Maelstrom, Scenario, directions
 from experiments.stage import PORT, Death, WorldError, configuration
 from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
@@ -65,6 +66,7 @@ class EmulatedWorld:
         self.scenario = scenario
         self.plan = scenario.plan
         self.placement = placement
+        self._where = {name: scenario.endpoint(host).name for name, host in placement.items()}
         self.nodes = scenario.system.names
         self.clients = scenario.workload.names
         self.folder = folder
@@ -138,7 +140,10 @@ class EmulatedWorld:
         for direction, impairment in self.plan.impairments.items():
             await self._sandbox.call("impair", direction, impairment)
         deadline = time.monotonic() + patience
-        lacking = self._lacks_a_leader if self.scenario.system.elects else self._lacks_connections
+        system = self.scenario.system
+        lacking = self._lacks_a_leader if system.elects else self._lacks_connections
+        if isinstance(system, Maelstrom):
+            lacking = self._lacks_binaries
         while lack := await lacking():
             self.check()
             if time.monotonic() > deadline:
@@ -164,6 +169,18 @@ class EmulatedWorld:
         up: dict[str, int] = await self._sandbox.call("established", names, PORT)
         lonely = [name for name in names if up[name] < dialled[self.placement[name]]]
         return f"{', '.join(lonely)} not connected to all nodes" if lonely else ""
+
+    async def _lacks_binaries(self) -> str:
+        """Whose binary has neither answered ``init`` nor been given up (`apps.maelstrom.bridge`)."""
+        if lonely := await self._lacks_connections():
+            return lonely
+        traces = {node: self.folder.path / "nodes" / node / "trace" / "0.ndjson" for node in self.nodes}
+        silent = [
+            node
+            for node, path in traces.items()
+            if not {b'"ev":"ready"', b'"ev":"gone"'} & set(re.findall(b'"ev":"[a-z]+"', path.read_bytes()))
+        ]
+        return f"the binaries of {', '.join(silent)} have not answered init" if silent else ""
 
     async def _start_captures(self, deadline: float) -> None:
         """Capture what the scenario asks for; returns when every tcpdump listens."""
@@ -207,7 +224,7 @@ class EmulatedWorld:
         # implementation is there.
         safely = [] if self.scenario.system.implementation else ["-P"]
         argv = [sys.executable, *safely, "-m", "apps.runtime", str(path)]
-        pid: int = await self._sandbox.call("spawn", name, self.placement[name], argv, home / "log")
+        pid: int = await self._sandbox.call("spawn", name, self._where[name], argv, home / "log")
         return pid
 
     def _on_event(self, event: tuple[str, str, int]) -> None:
@@ -297,9 +314,7 @@ class EmulatedWorld:
 
     async def drop(self, grudge: Grudge) -> int:
         hosts = {
-            self.placement[receiver]: sorted(
-                {self.placement[sender] for sender in senders} - {self.placement[receiver]}
-            )
+            self._where[receiver]: sorted({self._where[sender] for sender in senders} - {self._where[receiver]})
             for receiver, senders in grudge.items()
         }
         handle: int = await self._sandbox.call("drop", hosts)
@@ -334,7 +349,7 @@ class EmulatedWorld:
         return {"pid": pid, "incarnation": self._incarnations[node]}
 
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
-        found: dict[str, dict[str, list[int]]] = await self._sandbox.call("matrix", self.placement, budget_ns)
+        found: dict[str, dict[str, list[int]]] = await self._sandbox.call("matrix", self._where, budget_ns)
         return found
 
 
