@@ -49,7 +49,7 @@ def named_fabric(text: str) -> tuple[FabricPlan, dict[str, str]]:
     found = named(text)
     if isinstance(found, FabricPlan):
         return found, {}
-    return found.plan, place(found.plan, found.system, found.workload)
+    return found.plan, place(found.plan, found.system, found.workload, found.tenant)
 
 
 def named(text: str) -> FabricPlan | Scenario:

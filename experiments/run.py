@@ -45,7 +45,7 @@ class Run:
         machine = _describe_machine(world, scenario.requires)
         self.scenario = scenario
         self.progress = progress
-        self.placement = place(scenario.plan, scenario.system, scenario.workload)
+        self.placement = place(scenario.plan, scenario.system, scenario.workload, scenario.tenant)
         self.folder = Folder(out, scenario.name, scenario.seed)
         self.world = _make_world(world, scenario, self.placement, self.folder)
         self.schedule = Schedule(scenario, self.world, self.folder.fault, progress)

@@ -64,7 +64,7 @@ def configuration(
     system, workload = scenario.system, scenario.workload
 
     def address(node: str) -> str:
-        return f"{scenario.plan.host(placement[node]).ip}:{PORT}"
+        return f"{scenario.endpoint(placement[node]).ip}:{PORT}"
 
     is_node = name in system.names
     return {

@@ -78,6 +78,10 @@ class Tenant(msgspec.Struct, frozen=True):
     members: tuple[Member, ...]
     mss: int = 0
 
+    def member(self, host: str) -> Member:
+        """The one in a host. Raises `PlanError` when there is none."""
+        return _named(f"member of tenant {self.name} in", host, {member.host: member for member in self.members})
+
 
 class End(msgspec.Struct, frozen=True):
     """Where a link meets a node: its interface, and the OpenFlow port number there (0 on a host)."""
@@ -178,11 +182,6 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     def endpoints(self) -> tuple[Host | Member, ...]:
         """Every host, then every member of every tenant."""
         return tuple(self._endpoints.values())
-
-    def home(self, name: str) -> Host:
-        """The host that an endpoint is, or lives in: whose links its packets cross."""
-        found = self.endpoint(name)
-        return found if isinstance(found, Host) else self.host(found.host)
 
     @property
     def host_mtu(self) -> int:

@@ -53,13 +53,14 @@ class Placed(Protocol):
     def placement(self) -> tuple[str, ...]: ...
 
 
-def place(plan: FabricPlan, system: Placed, workload: Placed) -> dict[str, str]:
-    """The host of every node and client.
+def place(plan: FabricPlan, system: Placed, workload: Placed, tenant: str = "") -> dict[str, str]:
+    """The host of every node and client, of those that the ``tenant`` has a member in where there is one.
 
     Nodes are spread over the leaves, one leaf after another; clients take the hosts that are left in the same way,
     so that they stand beside the nodes and share none of their hosts. Raises `ScenarioError`.
     """
-    columns = [[host.name for host in plan.hosts_of(leaf.name)] for leaf in plan.by_role("leaf")]
+    usable = {member.host for member in plan.tenant(tenant).members} if tenant else {host.name for host in plan.hosts}
+    columns = [[host.name for host in plan.hosts_of(leaf.name) if host.name in usable] for leaf in plan.by_role("leaf")]
     spread = [column[row] for row in range(max(map(len, columns))) for column in columns if row < len(column)]
     problems: list[str] = []
 
@@ -69,6 +70,8 @@ def place(plan: FabricPlan, system: Placed, workload: Placed) -> dict[str, str]:
         for host in placement:
             try:
                 plan.host(host)
+                if tenant:
+                    plan.tenant(tenant).member(host)
             except PlanError as error:
                 problems.append(f"{what}.placement: {error}")
         return list(placement)
@@ -83,8 +86,9 @@ def place(plan: FabricPlan, system: Placed, workload: Placed) -> dict[str, str]:
     else:
         clients = free[:clients_wanted]
     if len(nodes) < wanted or len(clients) < clients_wanted:
+        where = f" in tenant {tenant}" if tenant else ""
         problems.append(
-            f"topology: {len(spread)} hosts are too few for {wanted} nodes and {clients_wanted} clients "
+            f"topology: {len(spread)} hosts{where} are too few for {wanted} nodes and {clients_wanted} clients "
             'in hosts of their own; add hosts, or put clients beside nodes: workload.placement = ["beside"]'
         )
     if problems:

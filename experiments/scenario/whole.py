@@ -23,9 +23,10 @@ from experiments.scenario.reading import (
 )
 from experiments.scenario.reading import text as name_text
 from experiments.scenario.systems import System, read_system
+from experiments.scenario.tenants import read_tenants
 from experiments.scenario.topology import read_topology
 from experiments.scenario.workloads import Workload, read_workload
-from topologies.plan import FabricPlan, PlanError
+from topologies.plan import FabricPlan, Host, Member, PlanError
 
 #: What a run can be told not to do without.
 Requirement: TypeAlias = Literal["kernel"]
@@ -35,6 +36,7 @@ class Scenario(msgspec.Struct, frozen=True):
     """``requires``: what a run must not do without; ``kernel`` is the kernel's datapath and netem, no stand-ins.
 
     ``captures`` are the directions whose packets are written into ``pcap/``; only in the emulated world are there any.
+    ``tenant`` is that of the plan in which nodes and clients live; without, they are in the hosts themselves.
     """
 
     name: str
@@ -50,6 +52,11 @@ class Scenario(msgspec.Struct, frozen=True):
     toml: str = ""
     requires: tuple[Requirement, ...] = ()
     captures: tuple[str, ...] = ()
+    tenant: str = ""
+
+    def endpoint(self, host: str) -> Host | Member:
+        """Where what is placed in ``host`` lives: there, or in the tenant's member there."""
+        return self.plan.tenant(self.tenant).member(host) if self.tenant else self.plan.host(host)
 
     def with_seed(self, seed: int) -> Scenario:
         return msgspec.structs.replace(self, seed=seed)
@@ -79,7 +86,9 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     time_scale = root.take("time_scale", number(0.01), default=1.0)
     requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
     topology = read_topology(root.table("topology"))
-    system = read_system(root.table("system"))
+    system_table = root.table("system")
+    tenant = system_table.take("tenant", name_text, default="")
+    system = read_system(system_table)
     workload = read_workload(root.table("workload"), system)
     expect = read_expect(root.table("expect"), system)
 
@@ -88,12 +97,15 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         plan = topology.plan()
     except PlanError as error:
         problems.append(("topology", str(error)))
+    plan = read_tenants(root.tables("tenant"), plan)
+    if tenant and plan is not None and tenant not in {one.name for one in plan.tenants}:
+        problems.append(("system.tenant", f"there is no [[tenant]] named {tenant!r}"))
     read = [read_fault(table, duration, plan, system) for table in root.tables("fault")]
     faults = [fault for fault in read if fault is not None]
     root.finish()
     if plan is not None and not problems:
         try:
-            place(plan, system, workload)
+            place(plan, system, workload, tenant)
         except ScenarioError as error:
             problems += [(line.partition(":")[0], line.partition(": ")[2]) for line in str(error).splitlines()]
     if problems or plan is None:
@@ -111,6 +123,7 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         expect=expect,
         toml=text,
         requires=requires,
+        tenant=tenant,
     )
     return stretched(scenario, time_scale)
 

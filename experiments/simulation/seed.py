@@ -86,7 +86,8 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
     steps: list[dict[str, Any]] = []
 
     async def to_its_end() -> Played:
-        world = SimulatedWorld(scenario, place(scenario.plan, scenario.system, scenario.workload), recorder)
+        placement = place(scenario.plan, scenario.system, scenario.workload, scenario.tenant)
+        world = SimulatedWorld(scenario, placement, recorder)
         schedule = Schedule(scenario, world, steps.append, lambda stage, detail: None, SIMULATED_STRIKES)
         died = ""
         try:

@@ -61,8 +61,8 @@ def test_a_plan_with_tenants_survives_its_file_and_knows_where_members_live(plan
     for one in again.tenants:
         for member in one.members:
             assert again.endpoint(member.name) == member
-            assert again.home(member.name) == again.host(member.host)
-    assert all(again.home(host.name) == host for host in again.hosts)
+            assert again.tenant(one.name).member(member.host) == member
+    assert all(again.endpoint(host.name) == host for host in again.hosts)
 
 
 @settings(deadline=None)
