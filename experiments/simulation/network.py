@@ -1,8 +1,11 @@
 """The fabric of a plan, and the connections of `apps.runtime.transport` across it, at the level of frames.
 
-**Paths.** Leaf, spine, leaf; which spine is drawn by a seeded hash of the connection and its direction over those that
-the controller takes for usable (highest random weight, as the bundles of Open vSwitch choose). A link that goes down
-loses what is sent on it, until the controller has repaired around it.
+**Paths.** Those that the plan's data plane is programmed with (`experiments.simulation.forwarding`), of several equal
+ones by a seeded hash of the connection and its direction. A link that goes down loses what is sent on it until the
+switches at its ends notice, which then send by another if they have one; a little later the other switches send no more
+to where there is no way on, when the controller has told them. In the routed data plane all are told at once. With
+``bfd_interval`` a link that passes nothing in one direction is found dead after three intervals, and one that is well
+again is trusted within two seconds.
 
 **Connections.** Every process dials each node and keeps that connection up; nodes speak on those they dialled, clients
 hear on them too. What one step has to say to one peer is one frame and travels as one packet, in order. A lost one is
@@ -17,7 +20,6 @@ at once. A packet's fate is decided when it is sent: a fault does not touch what
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
@@ -27,11 +29,12 @@ import msgspec
 
 from apps.process import Event, Nanoseconds, NodeId, Received, Requested
 from experiments.nemesis import Grudge
+from experiments.simulation.forwarding import Forwarding
 from experiments.simulation.kernel import Kernel
 from experiments.simulation.lane import LINK_NS, Lane
 from experiments.simulation.sampling import STEPS, quantile_table
 from topologies.impairment import Impairment, expected_delay
-from topologies.plan import FabricPlan
+from topologies.plan import FabricPlan, Link
 
 #: What a frame takes beyond the links: sockets, wake-ups and the wait for a processor. Fitted, so that operations take
 #: as long as on the fabric on two cores (docs/simulator.md).
@@ -50,9 +53,13 @@ OVERHEAD = quantile_table(
 #: Between two processes in one host.
 LOOPBACK_NS = 20_000
 
-#: How long a dead link goes on being used, or one that is back does not: shortest and longest, local and remote ends
-#: together, as measured on Open vSwitch with the controller's repair.
-REPAIR_NS = (4_000_000, 18_000_000)
+#: How long after a link went down or came back the switches at its ends go by it, and all the others: shortest and
+#: longest, as measured on Open vSwitch under the controller, and on the kernel's routing, where all are told together.
+NOTICED_NS, TOLD_NS = (4_000_000, 18_000_000), (9_000_000, 16_000_000)
+ROUTED_NS = (2_000_000, 5_000_000)
+
+#: How many intervals of silence BFD takes for a dead link, and how long at most a session takes to come up again.
+BFD_INTERVALS, BFD_UP_NS = 3, 2_000_000_000
 
 #: Linux's least retransmission timeout (TCP_RTO_MIN), to which the round trip is added.
 LEAST_RTO_NS = 200_000_000
@@ -118,14 +125,16 @@ class Network:
         self._seed = seed
         self._probes = Random(f"{seed} probes")
         self._lanes = {way: Lane(way, Random(f"{seed} {way}")) for link in plan.links for way in link.directions}
-        self._spines = [switch.name for switch in plan.by_role("spine")]
-        self._repaired: frozenset[str] = frozenset()
+        self._forwarding = Forwarding(plan, seed)
+        self._links = {way: link for link in plan.links for way in link.directions}
+        self._dead: frozenset[str] = frozenset()  # links, as their own ends have just found
         self._grudges: dict[int, frozenset[tuple[str, str]]] = {}
         self._hostile: frozenset[tuple[str, str]] = frozenset()
         self._lifts: dict[int, Callable[[], None]] = {}
         self._handles = 0
         for direction, impairment in plan.impairments.items():
             self._lanes[direction].impairments[0] = impairment
+            self._watch(self._links[direction])
 
     def endpoint(self, name: NodeId) -> ProcessEndpoint:
         return ProcessEndpoint(self, name)
@@ -155,20 +164,54 @@ class Network:
         self._hostile = frozenset().union(*self._grudges.values())
 
     def cut(self, link: str) -> int:
-        lanes = [self._lanes[way] for way in self.plan.link(link).directions]
+        found = self.plan.link(link)
 
         def change(by: int) -> None:
-            for lane in lanes:
-                lane.cuts += by
-            shortest, longest = REPAIR_NS
-            repair = shortest + int(self.random.random() * (longest - shortest))
-            self.kernel.at(self.kernel.now + repair, self._repair, None)
+            for way in found.directions:
+                self._lanes[way].cuts += by
+            self._watch(found)
 
         change(1)
         return self._held(lambda: change(-1))
 
-    def _repair(self, _: None) -> None:
-        self._repaired = frozenset(name for name, lane in self._lanes.items() if lane.cuts)
+    def _watch(self, link: Link) -> None:
+        """Something was done to ``link``: it may be found dead, or alive, at once or when BFD has noticed."""
+        after = 0
+        if self.plan.bfd_interval and link.a.port and link.b.port:
+            if not self._is_dead(link):
+                after = int(self.random.random() * BFD_UP_NS)
+            elif self.carrier(link.name):
+                after = BFD_INTERVALS * self.plan.bfd_interval
+        self.kernel.at(self.kernel.now + after, self._find, link)
+
+    def _is_dead(self, link: Link) -> bool:
+        """Whether ``link`` has no carrier, or passes nothing and is watched."""
+        if not self.carrier(link.name):
+            return True
+        found = [self._lanes[way].impairment for way in link.directions] if self.plan.bfd_interval else []
+        return any(impairment is not None and impairment.loss >= 1 for impairment in found)
+
+    def _find(self, link: Link) -> None:
+        if self._is_dead(link) == (link.name in self._dead):
+            return
+        self._dead ^= {link.name}
+        if self.plan.dataplane == "routed":
+            noticed = told = self._within(ROUTED_NS)
+        else:
+            noticed, told = self._within(NOTICED_NS), self._within(TOLD_NS)
+        self.kernel.at(noticed, self._notice, None)
+        self.kernel.at(told, self._learn, None)
+
+    def _within(self, span: tuple[Nanoseconds, Nanoseconds]) -> Nanoseconds:
+        shortest, longest = span
+        return self.kernel.now + shortest + int(self.random.random() * (longest - shortest))
+
+    def _notice(self, _: None) -> None:
+        self._forwarding.dead = self._dead
+        self.version += 1
+
+    def _learn(self, _: None) -> None:
+        self._forwarding.learn(self._dead)
         self.version += 1
 
     def impair(self, direction: str, impairment: Impairment) -> int:
@@ -176,9 +219,12 @@ class Network:
 
         def clear() -> None:
             del lane.impairments[handle]
+            self._watch(link)
 
+        link = self._links[direction]
         handle = self._held(clear)
         lane.impairments[handle] = impairment
+        self._watch(link)
         return handle
 
     def misbehave(self, unruly: Unruly) -> int:
@@ -216,22 +262,8 @@ class Network:
 
     def path(self, sender: str, receiver: str, flow: str) -> list[Lane] | None:
         """The lanes from one host to another as they are chosen for ``flow`` now, or None where there is no way."""
-        if sender == receiver:
-            return []
-        near, far = self.plan.host(sender).leaf, self.plan.host(receiver).leaf
-        if near == far:
-            names = [f"{sender}>{near}", f"{near}>{receiver}"]
-        else:
-            usable = [
-                spine
-                for spine in self._spines
-                if f"{near}>{spine}" not in self._repaired and f"{spine}>{far}" not in self._repaired
-            ]
-            if not usable:
-                return None
-            spine = max(usable, key=lambda spine: _weight(f"{self._seed} {flow} {spine}"))
-            names = [f"{sender}>{near}", f"{near}>{spine}", f"{spine}>{far}", f"{far}>{receiver}"]
-        return [self._lanes[name] for name in names]
+        crossed = self._forwarding.directions(sender, receiver, flow)
+        return None if crossed is None else [self._lanes[way] for way in crossed]
 
     def carry(self, sender: str, receiver: str, path: Iterable[Lane] | None, now: Nanoseconds, size: int) -> int | None:
         """When a packet sent at ``now`` arrives, or None if it does not."""
@@ -256,10 +288,6 @@ class Network:
         if path is None or (sender, receiver) in self._hostile:
             return False
         return not any(lane.cuts for lane in path)
-
-
-def _weight(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 class ProcessEndpoint:

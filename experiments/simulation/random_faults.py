@@ -75,13 +75,15 @@ def _kill(scenario: Scenario, random: Random, at: int, lasts: int) -> Kill:
 
 
 def _link(scenario: Scenario, random: Random) -> str:
-    return _pick(random, [link.name for link in scenario.plan.links if "spine" in link.name])
+    """One between switches, where there are any."""
+    links = scenario.plan.links
+    return _pick(random, [link.name for link in links if link.a.port and link.b.port] or [link.name for link in links])
 
 
 def _link_down(scenario: Scenario, random: Random, at: int, lasts: int) -> LinkDown:
     link = _link(scenario, random)
-    leaf = link.partition("-")[0]
-    return LinkDown((_pick(random, (link, f"{leaf}-*")),), at, lasts)
+    near = scenario.plan.link(link).a.node
+    return LinkDown((_pick(random, (link, f"{near}-*")),), at, lasts)
 
 
 def _impair(scenario: Scenario, random: Random, at: int, lasts: int) -> Impair:

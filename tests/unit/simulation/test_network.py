@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.process import Event, Received
 from experiments.simulation.kernel import Kernel
-from experiments.simulation.network import LEAST_RTO_NS, REPAIR_NS, Network, ProcessEndpoint
+from experiments.simulation.network import LEAST_RTO_NS, NOTICED_NS, ROUTED_NS, Network, ProcessEndpoint
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
+from topologies.plan import FabricPlan
 
 MS = 1_000_000
 SECOND = 1_000 * MS
 SILENCE = 600 * MS
+REPAIRED = 20 * MS
 PLAN = LeafSpine(2, 3, 2)
 PLACEMENT = {"n1": "h1", "n2": "h3", "n3": "h5", "c1": "h2"}
 
@@ -22,9 +25,9 @@ PLACEMENT = {"n1": "h1", "n2": "h3", "n3": "h5", "c1": "h2"}
 class Fabric:
     """Three nodes and a client, all up; what each gets is in ``inbox`` with the time it came."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, plan: FabricPlan = PLAN) -> None:
         self.kernel = Kernel()
-        self.network = Network(self.kernel, PLAN, PLACEMENT, ("n1", "n2", "n3"), SILENCE, seed)
+        self.network = Network(self.kernel, plan, PLACEMENT, ("n1", "n2", "n3"), SILENCE, seed)
         self.inbox: dict[str, list[tuple[int, int]]] = {name: [] for name in PLACEMENT}
         self.endpoints: dict[str, ProcessEndpoint] = {}
         for name in PLACEMENT:
@@ -78,7 +81,7 @@ def test_flows_are_spread_over_the_spines_and_only_those_of_a_dead_link_move() -
     before = spines()
     assert 60 < sum(spine == "leaf1>spine1" for spine in before.values()) < 140
     network.cut("leaf3-spine1")
-    fabric.run(REPAIR_NS[1])
+    fabric.run(REPAIRED)
     after = spines()
     assert set(after.values()) == {"leaf1>spine2"}
     assert all(after[flow] == spine for flow, spine in before.items() if spine == "leaf1>spine2")
@@ -89,14 +92,14 @@ def test_a_link_that_goes_down_loses_packets_until_it_is_repaired_around() -> No
     handle = fabric.network.cut("leaf1-spine1")
     reached = [fabric.network.probe("h1", "h5") for _ in range(100)]
     assert 20 < sum(reached) < 80
-    fabric.run(REPAIR_NS[1])
+    fabric.run(REPAIRED)
     assert all(fabric.network.probe("h1", "h5") for _ in range(100))
     fabric.network.cut("leaf1-spine2")
-    fabric.run(REPAIR_NS[1])
+    fabric.run(REPAIRED)
     assert not any(fabric.network.probe("h1", "h5") for _ in range(100))
     assert fabric.network.probe("h1", "h2")
     fabric.network.lift(handle)
-    fabric.run(REPAIR_NS[1])
+    fabric.run(REPAIRED)
     assert all(fabric.network.probe("h1", "h5") for _ in range(100))
 
 
@@ -107,6 +110,40 @@ def test_a_link_is_up_again_only_when_every_fault_that_cut_it_is_lifted() -> Non
     assert not network.carrier("leaf1-spine1")
     network.lift(second)
     assert network.carrier("leaf1-spine1")
+
+
+def test_between_the_ends_of_a_dead_link_noticing_it_and_the_others_being_told_its_traffic_has_no_way() -> None:
+    fabric = Fabric(plan=LeafSpine(1, 3, 2))
+    fabric.network.cut("leaf3-spine1")
+    assert fabric.network.path("h1", "h5", "flow")
+    fabric.run(NOTICED_NS[1])
+    assert fabric.network.path("h1", "h5", "flow") is None
+    assert fabric.network.path("h1", "h3", "flow")
+
+
+@pytest.mark.parametrize("bfd_interval", [0, 20 * MS])
+def test_a_link_that_passes_nothing_one_way_is_left_only_where_bfd_watches_it(bfd_interval: int) -> None:
+    fabric = Fabric(plan=msgspec.structs.replace(PLAN, bfd_interval=bfd_interval))
+    network = fabric.network
+
+    def first_hops() -> set[str]:
+        return {path[1].name for flow in range(50) for path in [network.path("h1", "h5", f"{flow}")] if path}
+
+    handle = network.impair("spine1>leaf1", Impairment(loss=1.0))
+    fabric.run(3 * bfd_interval - 1)
+    assert first_hops() == {"leaf1>spine1", "leaf1>spine2"}
+    fabric.run(REPAIRED + 1)
+    assert first_hops() == ({"leaf1>spine2"} if bfd_interval else {"leaf1>spine1", "leaf1>spine2"})
+    network.lift(handle)
+    fabric.run(2 * SECOND + REPAIRED)
+    assert first_hops() == {"leaf1>spine1", "leaf1>spine2"}
+
+
+def test_the_routed_data_plane_is_repaired_as_soon_as_it_was_measured_to_be() -> None:
+    fabric = Fabric(plan=msgspec.structs.replace(PLAN, dataplane="routed"))
+    fabric.network.cut("leaf3-spine1")
+    fabric.run(ROUTED_NS[1])
+    assert all(fabric.network.probe("h1", "h5") for _ in range(50))
 
 
 def test_on_an_unbroken_network_everything_arrives_in_order_and_soon() -> None:
