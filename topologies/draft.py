@@ -20,7 +20,7 @@ from topologies.plan import HOST_MTU, LONGEST_INTERFACE_NAME, End, FabricPlan, H
 HOST_BLOCK = ipaddress.IPv4Network("10.0.0.0/8")
 
 #: Where the datapath ids of a role begin.
-_DATAPATH_IDS = {"leaf": 0x1000, "spine": 0x2000}
+DATAPATH_IDS = {"leaf": 0x1000, "spine": 0x2000}
 
 #: Ethernet's largest payload that anything here carries, jumbo frames, and IPv4's least MTU (RFC 791).
 _LARGEST_MTU, _LEAST_MTU = 9_000, 576
@@ -55,7 +55,7 @@ class Draft:
         added = list(names)
         for name in added:
             self._roles[role] += 1
-            self._switches.append(Switch(name, role, _DATAPATH_IDS[role] + self._roles[role]))
+            self._switches.append(Switch(name, role, DATAPATH_IDS[role] + self._roles[role]))
         return added
 
     def hosts(self, leaf: str, count: int, network: IPv4Network) -> None:

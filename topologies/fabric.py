@@ -21,13 +21,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, NoReturn
 
 import msgspec
+from mininet.log import output
 
 from topologies import netns, nftables, openvswitch, vtep
 from topologies.dataplane import Dataplane, OvsDataplane
-from topologies.nodes import FabricHost, FabricLink, FabricMember, FabricSwitch, Mininet
+from topologies.mininet_topo import plan_of
+from topologies.nodes import FabricHost, FabricLink, FabricMember, FabricSwitch, Mininet, Topo
 from topologies.openvswitch import OpenVSwitch, OpenVSwitchError
 from topologies.plan import HOST_MTU, End, FabricPlan, Link, PlanError, Switch
 from topologies.probe import Prober, readiness_pairs
@@ -83,14 +85,16 @@ class Counters(msgspec.Struct, frozen=True):
 
 
 class Fabric(Mininet):
-    """The network of ``plan``. Constructing it touches nothing; `start`, or ``with``, builds it; `stop` takes it away.
+    """The network of ``plan``, or of one of Mininet's own topologies (`mininet_topo.plan_of`).
+
+    Constructing it touches nothing; `start`, or ``with``, builds it; `stop` takes it away.
 
     ``datapath`` is Open vSwitch's: in the kernel (``system``), in user space (``netdev``), or ``auto``: the former
     where the kernel can. ``controller`` is where the switches look for theirs, ``tcp:ADDRESS:PORT`` in the sandbox's
     own namespace, or None for no one. ``log_directory`` gets Open vSwitch's logs. Whatever fails raises `FabricError`.
 
     Of Mininet's interface there are ``net["h1"].cmd(...)``, ``hosts``, ``switches``, ``links``, ``pingAll()``,
-    ``configLinkStatus``, ``CLI(net)`` and so on; nodes cannot be added.
+    ``configLinkStatus``, ``CLI(net)`` and so on; nodes and links cannot be added or deleted.
     """
 
     hosts: list[FabricHost]
@@ -100,7 +104,7 @@ class Fabric(Mininet):
 
     def __init__(
         self,
-        plan: FabricPlan,
+        plan: FabricPlan | Topo,
         *,
         datapath: Literal["auto", "system", "netdev"] = "auto",
         controller: str | None = "tcp:127.0.0.1:6653",
@@ -112,7 +116,7 @@ class Fabric(Mininet):
             super().__init__(build=False, controller=None)
         finally:
             Mininet.inited = inited
-        self.plan = plan
+        self.plan = plan = plan if isinstance(plan, FabricPlan) else plan_of(plan)
         self.host_names = frozenset(host.name for host in plan.hosts)
         self._controller = controller
         self._controller_port = _port_of(controller)
@@ -300,6 +304,64 @@ class Fabric(Mininet):
         else:
             self.dataplane.restore(link.name)
 
+    def iperf(
+        self,
+        hosts: Sequence[FabricHost] | None = None,
+        l4Type: str = "TCP",  # noqa: N803
+        udpBw: str = "10M",  # noqa: N803
+        fmt: str | None = None,
+        seconds: int = 5,
+        port: int = 5001,
+    ) -> list[str]:
+        """What the server and the client say of the rate between two hosts, the first and the last unless named.
+
+        For UDP, ``udpBw`` comes before them. Mininet's own waits for ever with iperf 2.1, which does not report the
+        empty connection that Mininet begins with any more.
+        """
+        if l4Type not in ("TCP", "UDP"):
+            raise FabricError(f"{l4Type!r} is not what iperf sends: it is 'TCP' or 'UDP'")
+        client, server = hosts or (self.hosts[0], self.hosts[-1])
+        output("*** Iperf: testing", l4Type, "bandwidth between", client, "and", server, "\n")
+        words = ["iperf", "-p", str(port), *(["-u"] if l4Type == "UDP" else []), *(["-f", fmt] if fmt else [])]
+        said = subprocess.PIPE
+        with self.spawn(server.name, [*words, "-s", "-P", "1"], stdout=said, stderr=subprocess.STDOUT) as listener:
+            try:
+                self._await_listener(server.name, l4Type.lower(), port)
+                rate = ["-b", udpBw] if l4Type == "UDP" else []
+                argv = [*words, "-t", str(seconds), "-c", server.IP(), *rate]
+                with self.spawn(client.name, argv, stdout=said, stderr=subprocess.STDOUT) as sender:
+                    sent = sender.communicate(timeout=seconds + 20)[0].decode()
+                heard = listener.communicate(timeout=5)[0].decode()
+            except subprocess.TimeoutExpired as error:
+                raise FabricError(
+                    f"iperf from {client} to {server} did not come to an end: do they reach each other?"
+                ) from error
+            finally:
+                listener.kill()
+        rates = [self._parseIperf(printed) for printed in (heard, sent)]
+        result = [udpBw, *rates] if l4Type == "UDP" else rates
+        output(f"*** Results: {result}\n")
+        return result
+
+    def _await_listener(self, host: str, protocol: str, port: int) -> None:
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            with self.inside(host):
+                if _sockets(protocol, port).listening:
+                    return
+            time.sleep(0.01)
+        raise FabricError(f"iperf in {host} does not listen at port {port}: is another program there?")
+
+    def _refuse_change(self, *_: Any, **__: Any) -> NoReturn:
+        """A plan is whole before it is built: nobody else would know of what came later."""
+        raise FabricError(
+            "a fabric has the nodes and links of its plan, for good: describe another plan, or take a link down by "
+            "configLinkStatus and a switch by its stop()"
+        )
+
+    addHost = addSwitch = addController = addLink = addNAT = _refuse_change  # noqa: N815
+    delNode = delHost = delSwitch = delController = delLink = delLinkBetween = _refuse_change  # noqa: N815
+
     def stop_switch(self, name: str) -> None:
         """Take a switch out; `start_switch` brings it back."""
         with _typed_errors():
@@ -467,7 +529,7 @@ class Fabric(Mininet):
         if self._controller is None:
             return
         reconnected = False
-        while (connections := _connections(self._controller_port)).established < len(self.plan.switches):
+        while (connections := _sockets("tcp", self._controller_port)).established < len(self.plan.switches):
             if time.monotonic() > deadline:
                 missing = [name for name, connected in self.connected().items() if not connected]
                 raise FabricError(
@@ -489,10 +551,15 @@ class Fabric(Mininet):
         return self.ovs
 
 
+def in_a_sandbox() -> bool:
+    """Whether this process is not in the machine's own pid namespace, so that what it makes can go with its own."""
+    return os.stat("/proc/self/ns/pid").st_ino != _MACHINES_PID_NAMESPACE
+
+
 def _require_sandbox() -> None:
     """Refuse to build in the machine's own namespaces, or in any that has a way out."""
     remedy = "build it inside a sandbox (topologies.sandbox.Sandbox)"
-    if os.stat("/proc/self/ns/pid").st_ino == _MACHINES_PID_NAMESPACE:
+    if not in_a_sandbox():
         raise FabricError(f"a fabric is never built in the machine's own namespaces, where it would stay: {remedy}")
     for _, name in socket.if_nameindex():
         if name == "lo":
@@ -521,23 +588,23 @@ def _port_of(controller: str | None) -> int:
     return int(match[1])
 
 
-class _Connections(NamedTuple):
+class _Sockets(NamedTuple):
     listening: bool
     established: int
 
 
-def _connections(port: int) -> _Connections:
-    """Who listens on a TCP port here, and how many are connected to it (proc(5), /proc/net/tcp).
+def _sockets(protocol: str, port: int) -> _Sockets:
+    """Who listens on a port here, ``tcp`` or ``udp``, and how many are connected to it (proc(5), /proc/net/tcp).
 
     Open vSwitch's database would say the latter too, but is brought up to date every five seconds only.
     """
-    with open("/proc/thread-self/net/tcp") as table:
+    with open(f"/proc/thread-self/net/{protocol}") as table:
         rows = [line.split()[1:4] for line in table][1:]
     ends = [
         (int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16), state) for local, remote, state in rows
     ]
-    return _Connections(
-        any(local == port and state == "0A" for local, _, state in ends),
+    return _Sockets(
+        any(local == port and state in ("0A", "07") for local, _, state in ends),
         sum(remote == port and state == "01" for _, remote, state in ends),
     )
 

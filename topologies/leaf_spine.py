@@ -60,5 +60,11 @@ def _topo(*sizes: int) -> Any:
     return topo_of(LeafSpine(*sizes))
 
 
-#: What ``mn --custom topologies/leaf_spine.py --topo leafspine,2,4,2`` looks for.
+def Mininet(topo: Any, **options: Any) -> Any:  # noqa: N802 - what mn calls what it builds
+    from topologies.mininet_topo import net
+
+    return net(topo, **options)
+
+
+#: What ``mn --custom topologies/leaf_spine.py --topo leafspine,2,4,2`` looks for, beside `Mininet`.
 topos = {"leafspine": _topo}

@@ -16,7 +16,7 @@ from topologies.vtep import MEMBER_INTERFACE
 if TYPE_CHECKING:
     from topologies.fabric import Fabric
 
-__all__ = ["FabricHost", "FabricInterface", "FabricLink", "FabricMember", "FabricSwitch", "Mininet"]
+__all__ = ["FabricHost", "FabricInterface", "FabricLink", "FabricMember", "FabricSwitch", "Mininet", "Topo"]
 
 
 class _Version(tuple[int, ...]):
@@ -34,6 +34,7 @@ try:
     from mininet.link import Intf, Link
     from mininet.net import Mininet
     from mininet.node import Host, Node, Switch
+    from mininet.topo import Topo
 finally:
     for _name, _module in _before.items():
         if _module is None:

@@ -18,7 +18,7 @@ from typing import Any
 from topologies import netns, routed
 from topologies.dataplane import Dataplane, Fault
 from topologies.fabric import Counters, Fabric, _allow_open_files, _typed_errors
-from topologies.nodes import FabricSwitch
+from topologies.nodes import FabricSwitch, Topo
 from topologies.plan import End, FabricPlan, Switch
 from topologies.routed import FIRST_INDEX, RoutedDataplane
 from topologies.rtnetlink import Netlink, Port, interface_has_carrier, new_veth
@@ -27,7 +27,7 @@ from topologies.rtnetlink import Netlink, Port, interface_has_carrier, new_veth
 class RoutedFabric(Fabric):
     """The network of ``plan`` with the kernel's own forwarding. Whatever fails raises `FabricError`."""
 
-    def __init__(self, plan: FabricPlan) -> None:
+    def __init__(self, plan: FabricPlan | Topo) -> None:
         super().__init__(plan, controller=None)
         self._stopped: dict[str, list[Fault]] = {}
 
@@ -126,6 +126,10 @@ class RoutedFabric(Fabric):
 
 class RoutedSwitch(FabricSwitch):
     """A switch that is a namespace: ``net["leaf1"].cmd("ip route")``."""
+
+    def connected(self) -> bool:
+        """Always: it forwards by itself, and nobody has to wait for a controller."""
+        return True
 
     def _popen(self, cmd: list[str], **params: Any) -> Any:
         with netns.inside(self.name):
