@@ -184,7 +184,7 @@ class Bridge:
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         effects = self._effects = []
         match event:
-            case Started():
+            case Started() if self._state == "starting":
                 body = {"type": "init", "msg_id": _INIT_ID, "node_id": self._node, "node_ids": self._nodes}
                 self._write(encode(_STARTER, self._node, body))
                 effects.append(SetTimer(_INIT, self._config.init_timeout))

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from apps.maelstrom.bridge import CHILD
 from apps.process import (
     IDLE,
     CancelTimer,
@@ -30,6 +31,7 @@ from apps.process import (
     TimerFired,
     Trace,
 )
+from experiments.simulation.binary import Binary
 from experiments.simulation.disk import Disk
 from experiments.simulation.kernel import Kernel
 from experiments.simulation.network import Endpoint
@@ -79,13 +81,14 @@ class Driver:
         died: Callable[[NodeId, str], None],
         disk: Disk | None = None,
         clock: Clock | None = None,
+        child: Binary | None = None,
     ) -> None:
         self.name = name
         self.process = process
         self.alive = True
         self.done = False
         self._kernel, self._endpoint, self._died = kernel, endpoint, died
-        self._disk, self._clock = disk, clock
+        self._disk, self._clock, self._child = disk, clock, child
         self._inbox: list[Event] = []
         self._due: list[tuple[str, Nanoseconds]] = []
         self._timers: dict[str, Nanoseconds] = {}
@@ -93,6 +96,7 @@ class Driver:
         self._awake = False
         self._to_send: dict[NodeId, list[Any]] = {}
         self._to_reply: dict[NodeId, list[Event]] = {}
+        self._to_child: list[Any] = []
         self._carry_out: Mapping[type, Callable[[Any], None]] = {
             Trace: lambda effect: record(effect.event),
             Persist: self._persist,
@@ -110,6 +114,8 @@ class Driver:
             records = self._disk.open(
                 lambda token: self.deliver([Persisted(token)]), lambda: self.die("its disk is full")
             )
+        if self._child is not None:
+            self._child.start()
         self.deliver([Started(tuple(records))])
         self._endpoint.start(self.deliver)
 
@@ -120,6 +126,8 @@ class Driver:
         self._endpoint.stop()
         if self._disk is not None:
             self._disk.crash()
+        if self._child is not None:
+            self._child.close()
 
     def die(self, why: str) -> None:
         self.stop()
@@ -201,6 +209,10 @@ class Driver:
             for client, replies in self._to_reply.items():
                 self._endpoint.reply(client, replies, self._free_at)
             self._to_reply = {}
+        if self._to_child:
+            told, self._to_child = self._to_child, []
+            assert self._child is not None
+            self._child.take(told)
 
     # ---- effects -------------------------------------------------------------------------------------------------
 
@@ -216,6 +228,9 @@ class Driver:
     def _reply(self, effect: Reply) -> None:
         if effect.client == CONTROL:
             self.done = True
+            return
+        if effect.client == CHILD:
+            self._to_child.append(effect.result)
             return
         event = Received(self.name, Response(effect.request, effect.result))
         self._to_reply.setdefault(effect.client, []).append(event)

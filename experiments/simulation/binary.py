@@ -1,0 +1,203 @@
+"""A Maelstrom binary as a child of the simulation, in lock-step with virtual time (`apps.maelstrom.bridge`).
+
+Time stands still while the binary works: it is given one line, and its answer is waited for before anything else
+happens. That it has answered is seen from outside, whatever it is written in: it has read all it was given, and every
+thread of it, and of the programs it has started, sleeps (proc(5)), with nothing left in its standard output. Where
+there are several threads two looks must agree, with no switch of context between them, so that one thread cannot wake
+another unseen. So what a binary says depends on what it was told, and on itself alone; a run repeats itself exactly as
+far as the binary does.
+
+A sleep of the binary's own counts as rest: its clock is the machine's, and nothing outside can tell it otherwise.
+Where a binary does things by itself as time passes (``own_timers``), virtual time is therefore kept from running ahead
+of the machine's (`Pace`), and what it says unasked is taken as it comes: such a run takes as long as on the fabric,
+and does not repeat itself exactly.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import subprocess
+import tempfile
+import termios
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from apps.maelstrom.bridge import CHILD, End, Ended, Heard, Tell
+from apps.maelstrom.child import how_it_ended, kill, last_words, not_started, spawn
+from apps.maelstrom.protocol import LineReader
+from apps.process import Event, Nanoseconds, Requested
+from experiments.simulation.kernel import Kernel
+
+#: Seconds after which a binary that does not come to rest is given up, and bytes it may print in answer to one line.
+PATIENCE, MOST_PRINTED = 10.0, 4 << 20
+
+#: How often binaries with timers of their own are looked at, and how far the machine's time may be ahead of the
+#: virtual before the difference is let go.
+PACE_NS, SLACK_NS = 5_000_000, 50_000_000
+
+#: Seconds between two looks at a binary that is not at rest.
+_LOOK = 0.0002
+
+_READ = 1 << 16
+
+
+class Binary:
+    """One incarnation. ``deliver`` gets what it prints, and its end, as the bridge expects it."""
+
+    def __init__(self, command: Sequence[str], deliver: Callable[[list[Event]], None]) -> None:
+        self._command, self._deliver = tuple(command), deliver
+        self._reader = LineReader()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: Any = None
+        self._known: dict[str, bool] = {}
+
+    def start(self) -> None:
+        """Spawn it; that it could not be is delivered."""
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the binary
+        try:
+            self._process = spawn(self._command, self._log)
+        except OSError as error:
+            self._end(not_started(self._command, error))
+            return
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._stdin, False)
+        os.set_blocking(self._stdout, False)
+
+    def take(self, told: Sequence[Any]) -> None:
+        """Let the binary have what the bridge has to say, a line at a time, and hear what it says to each."""
+        for one in told:
+            if isinstance(one, End):
+                self.close()
+            elif isinstance(one, Tell) and self._process is not None:
+                self._exchange(one.line)
+
+    def listen(self) -> None:
+        """Take what it has said by itself."""
+        if self._process is not None and (said := self._read()):
+            self._hear(said)
+
+    def close(self) -> None:
+        """Kill it, if it is still there; nothing is delivered any more."""
+        if self._process is not None:
+            kill(self._process)
+            for stream in (self._process.stdin, self._process.stdout):
+                assert stream is not None
+                stream.close()
+            self._process = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    # ---- one line, and what comes of it --------------------------------------------------------------------------
+
+    def _exchange(self, line: bytes) -> None:
+        left = memoryview(line)
+        printed = 0
+        deadline = time.monotonic() + PATIENCE
+        while self._process is not None:
+            if left:
+                try:
+                    left = left[os.write(self._stdin, left) :]
+                except BlockingIOError:
+                    pass
+                except BrokenPipeError:
+                    left = left[:0]  # that it has ended is seen at its standard output
+            at_rest = not left and self._is_at_rest()
+            said = self._read()
+            if said is None:
+                if at_rest:
+                    return
+                select.select([self._stdout], [self._stdin] if left else [], [], _LOOK)
+            else:
+                printed += len(said)
+                self._hear(said)
+            if printed > MOST_PRINTED:
+                self._end(f"it printed more than {MOST_PRINTED} bytes in answer to one line")
+            elif time.monotonic() > deadline:
+                self._end(f"it did not come to rest within {PATIENCE:g} s of a line")
+
+    def _read(self) -> bytes | None:
+        """What is there of its output; None where there is nothing, empty at its end."""
+        try:
+            return os.read(self._stdout, _READ)
+        except BlockingIOError:
+            return None
+
+    def _hear(self, said: bytes) -> None:
+        lines = self._reader.feed(said) if said else self._reader.close()
+        heard: list[Event] = [Requested(CHILD, line.number, Heard(line.text, line.oversized)) for line in lines]
+        if heard:
+            self._deliver(heard)
+        if not said and self._process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(1.0)
+            status = self._process.poll()
+            words = last_words(Path(f"/proc/self/fd/{self._log.fileno()}"))
+            self._end("it closed its standard output" if status is None else how_it_ended(status, words))
+
+    def _end(self, why: str) -> None:
+        self.close()
+        self._deliver([Requested(CHILD, 0, Ended(why))])
+
+    # ---- is it at rest? ------------------------------------------------------------------------------------------
+
+    def _is_at_rest(self) -> bool:
+        unread = int.from_bytes(fcntl.ioctl(self._stdin, termios.FIONREAD, b"\0" * 4), "little")
+        if unread:
+            return False
+        first = self._threads()
+        if first is None or len(first) <= 1:
+            return first is not None
+        return self._threads() == first
+
+    def _threads(self) -> list[bytes] | None:
+        """How often each of its threads has been switched away from; None if one of them does not sleep."""
+        switches: list[bytes] = []
+        for pid in self._pids():
+            with suppress(OSError):  # it has just ended
+                for thread in os.listdir(f"/proc/{pid}/task"):
+                    status = Path(f"/proc/{pid}/task/{thread}/status").read_bytes()
+                    state = status.partition(b"State:\t")[2][:1]
+                    if state not in (b"S", b"Z", b"X", b"T"):
+                        return None
+                    switches.append(thread.encode() + status.partition(b"voluntary_ctxt_switches:")[2])
+        return switches
+
+    def _pids(self) -> list[str]:
+        """All processes of its session: its own, and those it has started."""
+        assert self._process is not None
+        there = [name for name in os.listdir("/proc") if name.isdigit()]
+        self._known = {pid: self._known[pid] if pid in self._known else self._is_ours(pid) for pid in there}
+        return [pid for pid, ours in self._known.items() if ours]
+
+    def _is_ours(self, pid: str) -> bool:
+        assert self._process is not None
+        try:
+            return os.getsid(int(pid)) == self._process.pid
+        except OSError:
+            return False
+
+
+class Pace:
+    """Keeps a kernel's time from running ahead of the machine's, for as long as something in it lives by the latter."""
+
+    def __init__(self, kernel: Kernel, listen: Callable[[], None]) -> None:
+        self._kernel, self._listen = kernel, listen
+        self._begun = time.monotonic_ns() - kernel.now
+        self._tick(None)
+
+    def _tick(self, _: None) -> None:
+        ahead: Nanoseconds = self._kernel.now - (time.monotonic_ns() - self._begun)
+        if ahead > 0:
+            time.sleep(ahead / 1e9)
+        elif ahead < -SLACK_NS:
+            self._begun -= ahead
+        self._listen()
+        self._kernel.at(self._kernel.now + PACE_NS, self._tick, None)
