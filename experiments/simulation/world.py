@@ -11,13 +11,15 @@ from typing import Any
 
 import msgspec
 
-from apps.process import Nanoseconds, NodeId, Requested
+from apps.maelstrom.bridge import Gone, Ready
+from apps.process import Event, Nanoseconds, NodeId, Requested
 from apps.raft import trace
 from apps.runtime.config import Config
 from apps.runtime.kinds import kind_of
 from apps.workload import Start, Stop
 from experiments.nemesis import Grudge
-from experiments.scenario import Impair, Scenario, directions
+from experiments.scenario import Impair, Maelstrom, Scenario, directions
+from experiments.simulation.binary import Binary, Pace
 from experiments.simulation.disk import Disk
 from experiments.simulation.driver import CONTROL, Clock, Driver
 from experiments.simulation.kernel import Kernel, Loop
@@ -87,6 +89,8 @@ class SimulatedWorld:
         self._trapped = 0
         self._random = Random(f"{scenario.seed} traps")
         self._killed: dict[NodeId, int] = {}
+        self._binaries: dict[NodeId, Binary] = {}
+        self._answered: set[NodeId] = set()
 
     # ---- coming to life ------------------------------------------------------------------------------------------
 
@@ -101,6 +105,8 @@ class SimulatedWorld:
     ) -> None:
         for driver in self.drivers.values():
             driver.alive = False
+        for binary in self._binaries.values():
+            binary.close()
 
     def _start(self, name: NodeId) -> None:
         incarnation = self._incarnations[name] = self._incarnations.get(name, -1) + 1
@@ -127,8 +133,24 @@ class SimulatedWorld:
             self._on_death,
             self._disks.get(name),
             self._clocks.get(name),
+            self._binary(name, kind.child) if kind.child else None,
         )
         self.drivers[name].start()
+
+    def _binary(self, name: NodeId, command: tuple[str, ...]) -> Binary:
+        system = self.scenario.system
+        if not self._binaries and isinstance(system, Maelstrom) and system.own_timers:
+            Pace(self.kernel, self._listen)
+
+        def deliver(events: list[Event]) -> None:
+            self.drivers[name].deliver(events)  # which is yet to be made
+
+        binary = self._binaries[name] = Binary(command, deliver)
+        return binary
+
+    def _listen(self) -> None:
+        for binary in list(self._binaries.values()):
+            binary.listen()
 
     def _on_death(self, node: NodeId, why: str) -> None:
         if not self._disks[node].full:
@@ -144,6 +166,8 @@ class SimulatedWorld:
                 self._roles[node] = ("follower", term)
             case trace.Committed(term=term):
                 self._committed_term = max(self._committed_term, term)
+            case Ready() | Gone():
+                self._answered.add(node)
 
     def _spring(self, node: NodeId, event: Any) -> None:
         """Let the node die in a moment, if it has just done what one of the traps waits for."""
@@ -176,6 +200,8 @@ class SimulatedWorld:
             await self._wait(self._has_settled, "there is no leader")
         else:
             await self._wait(self._is_connected, "not all are connected to all nodes")
+        if isinstance(self.scenario.system, Maelstrom):
+            await self._wait(lambda: len(self._answered) == len(self.nodes), "not all binaries have answered init")
         wanted = dict(self.plan.impairments)
         for fault in self.scenario.faults:
             if isinstance(fault, Impair):
