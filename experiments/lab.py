@@ -19,7 +19,18 @@ import msgspec
 
 from experiments.checking.check import Results
 from experiments.run import Run
-from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Raft, Register, Scenario, directions, links
+from experiments.scenario import (
+    Expect,
+    Impair,
+    Kill,
+    LinkDown,
+    Partition,
+    Scenario,
+    System,
+    Workload,
+    directions,
+    links,
+)
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
 from topologies.units import parse_duration
@@ -83,8 +94,8 @@ class Lab(Run):
 
 def lab(
     plan: FabricPlan,
-    system: Raft,
-    workload: Register,
+    system: System,
+    workload: Workload,
     *,
     seed: int = 1,
     name: str = "lab",
@@ -92,5 +103,7 @@ def lab(
     out: Path = Path("runs"),
 ) -> Lab:
     """A run to enter with ``async with``, whose faults are set off by hand."""
-    scenario = Scenario(name, "", seed, 0, plan, system, workload, (), expect or Expect())
+    scenario = Scenario(
+        name, "", seed, 0, plan, system, workload, (), expect or Expect(linearizable=system.linearizable)
+    )
     return Lab(scenario, out, f"lab(seed={seed})")

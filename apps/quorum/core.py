@@ -150,6 +150,8 @@ class Quorum:
                 self._put_away(record)
         self._actor, self._number = f"{self.node}#{boot}", boot << 32
         self._records.append(Boot(boot))
+        hints = {owner: _dots_of(shelf) for owner, shelf in self.hints.items()}
+        self._trace(trace.Booted(self._actor, _dots_of(self.store), hints))
         for owner in self.hints:
             self._await_handoff(owner)
         if self._config.anti_entropy:
@@ -176,6 +178,7 @@ class Quorum:
         record = Kept(key, merged, owner)
         self._put_away(record)
         self._records.append(record)
+        self._trace(trace.Kept(key, _dots(merged), owner))
         return True
 
     def _write_down(self) -> None:
@@ -298,6 +301,8 @@ class Quorum:
         self._counter += 1
         time = self._clock.tick(self._now)
         operation.new = Version(self._actor, self._counter, context, time, write.value, write.deleted)
+        at = time.physical, time.logical
+        self._trace(trace.Written(key, self._actor, self._counter, at, context))
         self._store(operation, self._merge([*known, operation.new]))
         if not self.last_writer_wins:
             self._written[key] = operation.versions
@@ -352,8 +357,7 @@ class Quorum:
     def _answer_read(self, operation: _Operation) -> None:
         operation.answered = True
         versions = operation.versions
-        dots = [(version.actor, version.counter) for version in versions]
-        self._trace(trace.Answered(operation.key, dots, tuple(operation.found)))
+        self._trace(trace.Answered(operation.key, _dots(versions), tuple(operation.found)))
         values = [version.value for version in versions if not version.deleted]
         if isinstance(operation.request.command, Get):
             self._reply(operation.request, Found(values, context_of(versions)))
@@ -494,3 +498,11 @@ class Quorum:
 
     def _trace(self, event: Any) -> None:
         self._effects.append(Trace(event))
+
+
+def _dots(versions: Versions) -> list[trace.Dot]:
+    return [(version.actor, version.counter) for version in versions]
+
+
+def _dots_of(shelf: Mapping[str, Versions]) -> dict[str, list[trace.Dot]]:
+    return {key: _dots(versions) for key, versions in shelf.items()}

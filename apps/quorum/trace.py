@@ -3,10 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from apps.process import NodeId
+
+Dot: TypeAlias = tuple[str, int]
+
+
+class Booted(msgspec.Struct, frozen=True, tag_field="ev", tag="boot", gc=False):
+    """The node came up, and names its writes after ``actor`` from now on. ``kept``: what it found on disk, by key the
+    dots of its versions; ``hints``: what it keeps for others, by owner.
+    """
+
+    actor: str
+    kept: dict[str, list[Dot]]
+    hints: dict[NodeId, dict[str, list[Dot]]]
+
+
+class Written(msgspec.Struct, frozen=True, tag_field="ev", tag="put", gc=False):
+    """A write got its dot. ``time``: physical and logical, for last-writer-wins; ``context``: what its writer saw."""
+
+    key: str
+    actor: str
+    counter: int
+    time: tuple[int, int]
+    context: dict[str, int]
+
+
+class Kept(msgspec.Struct, frozen=True, tag_field="ev", tag="keep", gc=False):
+    """The node keeps these versions of ``key`` from now on, for ``owner`` or, without one, as its replica."""
+
+    key: str
+    dots: Sequence[Dot]
+    owner: NodeId | None
 
 
 class Acknowledged(msgspec.Struct, frozen=True, tag_field="ev", tag="ack", gc=False):
@@ -22,7 +53,7 @@ class Answered(msgspec.Struct, frozen=True, tag_field="ev", tag="read", gc=False
     """A read was answered with these versions, as (actor, counter); ``by``: the nodes whose word it is."""
 
     key: str
-    dots: Sequence[tuple[str, int]]
+    dots: Sequence[Dot]
     by: Sequence[NodeId]
 
 

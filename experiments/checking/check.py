@@ -14,7 +14,8 @@ import msgspec
 
 from experiments.checking.availability import service
 from experiments.checking.binaries import binary_checks, read_findings
-from experiments.checking.client_checks import client_checks, served
+from experiments.checking.client_checks import client_checks, is_fresh, served, stale_checks
+from experiments.checking.detection import detection_checks, measure, sent_bytes, silences
 from experiments.checking.fault_record import FaultRecord, read_faults
 from experiments.checking.fidelity import read_fidelity, unfaithful
 from experiments.checking.history import History, HistoryError, merge_histories, operations, read_history
@@ -24,16 +25,18 @@ from experiments.checking.results import (
     Availability,
     Believable,
     Check,
+    Detection,
     Fidelity,
     Leader,
     Results,
+    Staleness,
     Valid,
     exit_status,
     overall,
 )
 from experiments.checking.timing import doubted, timed, timing_checks
 from experiments.phrases import count, seconds, span
-from experiments.scenario import Expect
+from experiments.scenario import Expect, Heartbeat, NoWorkload, Phi, Raft, Register, Swim, System, Workload
 
 __all__ = ["Results", "check_path", "judge", "judge_history"]
 
@@ -44,12 +47,9 @@ PATIENCE = 10.0
 MOST_FAULTS_TOLD = 2
 
 
-class _System(msgspec.Struct, frozen=True):
-    election_timeout: tuple[int, int] | None = None
-
-
 class _Scenario(msgspec.Struct, frozen=True):
-    system: _System = _System()
+    system: System = Raft()
+    workload: Workload = Register()
     faults: list[dict[str, Any]] = []
     expect: Expect = Expect()
 
@@ -64,6 +64,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     """The part of ``manifest.json`` that a verdict depends on."""
 
     epoch: int = 0
+    placement: dict[str, str] = {}
     scenario: _Scenario = _Scenario()
     fidelity: dict[str, float] = {}
     calibration: dict[str, dict[str, Any]] = {}
@@ -91,31 +92,43 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
     Raises `HistoryError` for a record that cannot be read, and `OSError` for one that is not there.
     """
     manifest = _read_manifest(run / "manifest.json")
-    expect = manifest.scenario.expect
+    expect, system = manifest.scenario.expect, manifest.scenario.system
+    idle = isinstance(manifest.scenario.workload, NoWorkload)
     if not (run / "history.jsonl").exists():
         merge_histories(run)
-    history = read_history(run / "history.jsonl")
-    done = operations(history)
+    path = run / "history.jsonl"
+    done = [] if idle else operations(read_history(path))
     faults = read_faults(run / "faults.jsonl")
-    traced, raft = trace_checks(run)
+    traced, kept = trace_checks(run, system)
     nodes = sorted({witness.node for witness in traced})
     leaders = who_led(traced, faults, manifest.epoch)
     fidelity = read_fidelity(run, manifest.epoch, manifest.fidelity, manifest.calibration)
 
     availability = timed(served(service(done)), done, faults, leaders, nodes)
     reasons = [
-        *([] if done else ["no client did anything"]),
+        *([] if done or idle else ["no client did anything"]),
         *_never_came(manifest.scenario.faults, faults),
         *(problem for fault in faults for problem in fault.problems()),
-        *unfaithful(fidelity, manifest.scenario.system.election_timeout),
+        *unfaithful(fidelity, system.timeouts, system.elects),
     ]
     timing = timing_checks(expect, availability, leaders, faults, done)
     if reasons:
         timing = [doubted(found) for found in timing]
-    clients = client_checks(history.path, done, patience, expect.linearizable)
-    checks = [*clients, *raft, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
+    staleness: Staleness | None = None
+    clients: list[Check] = []
+    if expect.linearizable and not idle:
+        clients = client_checks(str(path), done, patience, promised=True)
+    elif not idle:
+        staleness, clients = stale_checks(str(path), done, patience, expect, is_fresh(system))
+    detection: Detection | None = None
+    if isinstance(system, Swim | Heartbeat | Phi):
+        silent = silences(faults, nodes, manifest.placement)
+        detection = measure(traced, silent, nodes, manifest.epoch, system.memory, sent_bytes(run))
+        clients = detection_checks(detection, expect)
+    checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
-    return _results(checks, reasons, told, availability, leaders, fidelity)
+    results = _results(checks, reasons, told, availability, leaders, fidelity)
+    return msgspec.structs.replace(results, staleness=staleness, detection=detection)
 
 
 def _read_manifest(path: Path) -> _Manifest:
@@ -177,8 +190,10 @@ def _summary(checks: Sequence[Check], valid: Valid, reasons: Sequence[str], told
         verdict = f"Not to be believed: {reasons[0]}"
     elif valid == "unknown":
         verdict = f"Unknown: {worst.name}: {worst.summary}"
-    else:
+    elif checks[0].name == "linearizable":
         verdict = f"Linearizable: {checks[0].summary.partition(', checked')[0]}"
+    else:
+        verdict = f"Held: {checks[0].summary}"
     events = list(told[:MOST_FAULTS_TOLD])
     if len(told) > MOST_FAULTS_TOLD:
         events.append(f"{count(len(told) - MOST_FAULTS_TOLD, 'more fault')} followed")
@@ -196,6 +211,10 @@ _BROKEN = {
     "election": "No new leader in time",
     "availability": "Too few operations were served",
     "leader_changes": "The leader changed too often",
+    "stale_reads": "Reads were stale",
+    "detection": "A failure was not found in time",
+    "reinstatement": "Who was back was not taken back in time",
+    "false_positives": "Too many were taken for failed who were not",
 }
 
 

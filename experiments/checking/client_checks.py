@@ -13,8 +13,29 @@ from experiments.checking.availability import Service
 from experiments.checking.history import HistoryError, Operation
 from experiments.checking.linearizability import Counterexample, check
 from experiments.checking.models import Model, ModelError, model_for
-from experiments.checking.results import Availability, Check
+from experiments.checking.results import Availability, Check, Staleness
+from experiments.checking.staleness import measure, staleness_check
 from experiments.phrases import count, seconds
+from experiments.scenario import Expect, Quorum, System
+
+#: How long the search for an order that nobody promised may take, in seconds.
+UNPROMISED_PATIENCE = 1.0
+
+
+def stale_checks(
+    path: str, done: Sequence[Operation], patience: float, expect: Expect, fresh: bool
+) -> tuple[Staleness, list[Check]]:
+    """For a system that promises no linearizability: how stale reads were, whether acknowledged writes were lost, and
+    whether it was linearizable all the same. ``fresh``: it promises that no read is stale. Raises as `client_checks`.
+    """
+    found = client_checks(path, done, min(patience, UNPROMISED_PATIENCE), promised=False)
+    staleness, acknowledged = measure(model_for(done), done)
+    return staleness, [staleness_check(staleness, expect, fresh), acknowledged, found[0]]
+
+
+def is_fresh(system: System) -> bool:
+    """Whether ``system`` promises that a read misses no write acknowledged before it began."""
+    return isinstance(system, Quorum) and system.config.quorum == "strict"
 
 
 def client_checks(path: str, done: Sequence[Operation], patience: float, promised: bool) -> list[Check]:

@@ -56,17 +56,18 @@ def read_fidelity(
     )
 
 
-def unfaithful(fidelity: Fidelity, timeout: tuple[int, int] | None) -> list[str]:
-    """Why the machine may have made the result, beside an election ``timeout`` of so many nanoseconds (low, high)."""
+def unfaithful(fidelity: Fidelity, timeout: tuple[int, int], elects: bool = True) -> list[str]:
+    """Why the machine may have made the result, beside ``timeout``: the shortest and longest silence a node bears."""
     reasons: list[str] = []
     lag = fidelity.loop_lag_p99
-    if lag is not None and timeout is not None and lag > MOST_LAG * timeout[0]:
+    if lag is not None and lag > MOST_LAG * timeout[0]:
+        patience = "an election timeout" if elects else "nodes that take for silent what is late by"
         reasons.append(
-            f"the nodes' event loops ran {span(lag)} late (99th percentile), too much beside an election timeout of "
-            f"{span(timeout[0])}: give the machine less to do, or the scenario a time_scale"
+            f"the nodes' event loops ran {span(lag)} late (99th percentile), too much beside {patience}"
+            f"{' of' if elects else ''} {span(timeout[0])}: give the machine less to do, or the scenario a time_scale"
         )
     headroom = fidelity.cpu_headroom
-    on_time = lag is not None and timeout is not None and lag <= MOST_LAG_WITHOUT_HEADROOM * timeout[0]
+    on_time = lag is not None and lag <= MOST_LAG_WITHOUT_HEADROOM * timeout[0]
     if headroom is not None and headroom < LEAST_HEADROOM and not on_time:
         reasons.append(f"only {headroom:.1%} of the processors' time was left: fewer processes, or a time_scale")
     reasons += (

@@ -1,4 +1,4 @@
-"""What nodes recorded, judged: Raft's five properties, and who led when."""
+"""What nodes recorded, judged: Raft's five properties or a quorum store's own, and who led when."""
 
 from __future__ import annotations
 
@@ -7,46 +7,65 @@ from pathlib import Path
 
 import msgspec
 
+from experiments.checking import quorum_properties
 from experiments.checking.fault_record import FaultRecord
-from experiments.checking.raft_properties import PROPERTIES, Property, RaftProperties, Violation
+from experiments.checking.quorum_properties import QuorumProperties
+from experiments.checking.raft_properties import PROPERTIES, RaftProperties, Violation
 from experiments.checking.results import Check, Leader
 from experiments.checking.trace import Role, TraceError, Witness, in_order, read_traces
 from experiments.phrases import count
+from experiments.scenario import Quorum, Raft, System
 
-_HELD: dict[Property, str] = {
+_HELD: dict[str, str] = {
     "ElectionSafety": "no term had two leaders; {terms} had one",
     "LeaderAppendOnly": "no leader removed or replaced an entry in {terms}",
     "LogMatching": "{logs} agree up to every entry they have in common",
     "LeaderCompleteness": "every leader held what was committed before its term; {entries} in all",
     "StateMachineSafety": "{logs} were applied alike",
+    "DotsAreUnique": "no two of {writes} have the same name",
+    "NothingGoesBack": "no replica let go of a version but for one that replaces it",
+    "AcknowledgedIsOnDisk": "every node came up with what it had said it has",
+    "QuorumsAreMet": "{reads} and {acknowledged} were answered on the word of as many nodes as promised",
+    "NothingLost": "{acknowledged} are there at the end, or what replaced them",
 }
 
 
-def trace_checks(run: Path) -> tuple[list[Witness], list[Check]]:
-    """The events of all traces in order, and the five properties."""
+def properties_of(system: System) -> RaftProperties | QuorumProperties | None:
+    """What is promised of every execution of ``system``, to be fed its nodes' events; None where that is nothing."""
+    match system:
+        case Raft():
+            return RaftProperties()
+        case Quorum(config=config):
+            return QuorumProperties(system.names, config)
+    return None
+
+
+def trace_checks(run: Path, system: System) -> tuple[list[Witness], list[Check]]:
+    """The events of all traces in order, and what is promised of them."""
+    properties = properties_of(system)
+    names: Sequence[str] = PROPERTIES if isinstance(properties, RaftProperties) else quorum_properties.PROPERTIES
     try:
         traces = read_traces(run)
     except TraceError as error:
-        return [], [Check(name, "unknown", str(error)) for name in PROPERTIES]
+        return [], [Check(name, "unknown", str(error)) for name in names if properties]
     if not any(traces):
-        return [], [Check(name, "unknown", "no node left a trace") for name in PROPERTIES]
+        return [], [Check(name, "unknown", "no node left a trace") for name in names if properties]
     events = list(in_order(traces))
-    properties = RaftProperties()
-    violations: dict[Property, list[Violation]] = {}
+    if properties is None:
+        return events, []
+    violations: dict[str, list[Violation]] = {}
     broken_off = ""
     try:
         for witness in events:
             for violation in properties.feed(witness):
                 violations.setdefault(violation.property, []).append(violation)
+        for violation in properties.finish() if isinstance(properties, QuorumProperties) else ():
+            violations.setdefault(violation.property, []).append(violation)
     except TraceError as error:
         broken_off = str(error)
-    facts = {
-        "terms": count(properties.terms, "term"),
-        "logs": count(len({witness.node for witness in events}), "log"),
-        "entries": count(properties.committed, "entry", "entries"),
-    }
+    facts = _facts(properties, events)
     checks: list[Check] = []
-    for name in PROPERTIES:
+    for name in names:
         if found := violations.get(name):
             more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
             checks.append(Check(name, False, found[0].message + more, found[0].as_data()))
@@ -55,6 +74,20 @@ def trace_checks(run: Path) -> tuple[list[Witness], list[Check]]:
         else:
             checks.append(Check(name, True, _HELD[name].format(**facts)))
     return events, checks
+
+
+def _facts(properties: RaftProperties | QuorumProperties, events: Sequence[Witness]) -> dict[str, str]:
+    if isinstance(properties, QuorumProperties):
+        return {
+            "writes": count(properties.writes, "write"),
+            "reads": count(properties.reads, "read"),
+            "acknowledged": count(properties.acknowledged, "acknowledged write"),
+        }
+    return {
+        "terms": count(properties.terms, "term"),
+        "logs": count(len({witness.node for witness in events}), "log"),
+        "entries": count(properties.committed, "entry", "entries"),
+    }
 
 
 def who_led(events: Iterable[Witness], faults: Sequence[FaultRecord], epoch: int) -> list[Leader]:

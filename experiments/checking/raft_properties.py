@@ -31,7 +31,7 @@ Entry: TypeAlias = tuple[int, str]
 class Violation(msgspec.Struct, frozen=True):
     """``events`` contradict each other; ``index`` is the log position they are about, 0 where they are about none."""
 
-    property: Property
+    property: str
     message: str
     events: tuple[Witness, ...]
     index: int = 0

@@ -59,6 +59,47 @@ class Leader(msgspec.Struct, frozen=True, rename={"start": "from", "end": "to"})
     end: int | None
 
 
+class Staleness(msgspec.Struct, frozen=True):
+    """Of ``reads``, ``stale`` ones missed a write acknowledged before they began: half of them one acknowledged
+    ``typical`` nanoseconds before or less, the worst ``oldest``. ``siblings`` found several values. ``example``: the
+    write that the worst missed, and the read.
+    """
+
+    reads: int
+    stale: int
+    siblings: int
+    typical: int | None
+    oldest: int | None
+    example: list[dict[str, Any]] = []
+
+
+class Detected(msgspec.Struct, frozen=True):
+    """What the others made of ``member`` when ``fault`` made it fail, in nanoseconds from then: when the ``first`` took
+    it for failed, and the ``last``; and how long after it was ``back`` all took it for alive. None: not in the run.
+    """
+
+    fault: int
+    member: str
+    first: int | None
+    last: int | None
+    back: int | None
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """How well failures were told from what is none. ``false_positives``: how often somebody who could be reached was
+    taken for failed; ``longest_mistake``: for how long at most, of those put right, ``unresolved`` were not. What a
+    member sent: ``messages_per_second`` on average, and that of the busiest; ``bytes_per_second`` where it was counted.
+    """
+
+    detected: list[Detected]
+    false_positives: int
+    longest_mistake: int | None
+    unresolved: int
+    messages_per_second: float
+    most_messages_per_second: float
+    bytes_per_second: float | None
+
+
 class Fidelity(msgspec.Struct, frozen=True):
     """How well the machine served: how late the nodes' event loops ran, in nanoseconds; which share of the processors'
     time was left; what was obtained of each impaired direction before the workload began.
@@ -85,6 +126,8 @@ class Results(msgspec.Struct, frozen=True):
     availability: Availability | None = None
     leaders: list[Leader] = []
     fidelity: Fidelity = Fidelity()
+    staleness: Staleness | None = None
+    detection: Detection | None = None
 
 
 def overall(checks: Sequence[Check]) -> Valid:

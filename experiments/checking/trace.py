@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -83,11 +83,82 @@ class Install(_Event, tag="install", frozen=True, gc=False):
     term: int
 
 
-TraceEvent: TypeAlias = Header | Started | Role | Vote | Truncate | Append | Commit | Apply | Install
+# A quorum store's (docs/quorum.md). A dot, an actor and a counter, names a version.
 
-_KNOWN = {
-    kind.__struct_config__.tag for kind in (Header, Started, Role, Vote, Truncate, Append, Commit, Apply, Install)
-}
+
+class Boot(_Event, tag="boot", frozen=True, gc=False):
+    actor: str
+    kept: dict[str, list[tuple[str, int]]]
+    hints: dict[str, dict[str, list[tuple[str, int]]]]
+
+
+class Put(_Event, tag="put", frozen=True, gc=False):
+    key: str
+    actor: str
+    counter: int
+    time: tuple[int, int]
+    context: dict[str, int]
+
+
+class Keep(_Event, tag="keep", frozen=True, gc=False):
+    key: str
+    dots: list[tuple[str, int]]
+    owner: str | None
+
+
+class Acknowledged(_Event, tag="ack", frozen=True, gc=False):
+    key: str
+    actor: str
+    counter: int
+    by: list[str]
+
+
+class Read(_Event, tag="read", frozen=True, gc=False):
+    key: str
+    dots: list[tuple[str, int]]
+    by: list[str]
+
+
+class Handoff(_Event, tag="handoff", frozen=True, gc=False):
+    key: str
+    owner: str
+
+
+# A failure detector's (docs/detectors.md).
+
+
+class Believe(_Event, tag="believe", frozen=True, gc=False):
+    member: str
+    standing: Literal["alive", "suspect", "failed"]
+    incarnation: int
+
+
+class Load(_Event, tag="load", frozen=True, gc=False):
+    sent: int
+    received: int
+
+
+TraceEvent: TypeAlias = (
+    Header
+    | Started
+    | Role
+    | Vote
+    | Truncate
+    | Append
+    | Commit
+    | Apply
+    | Install
+    | Boot
+    | Put
+    | Keep
+    | Acknowledged
+    | Read
+    | Handoff
+    | Believe
+    | Load
+)
+
+_KNOWN = {kind.__struct_config__.tag for kind in get_args(TraceEvent)}
 
 
 class Witness(msgspec.Struct, frozen=True, gc=False):

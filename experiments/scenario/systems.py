@@ -245,6 +245,11 @@ class Heartbeat(_Detector, frozen=True, tag="heartbeat"):
     def timeouts(self) -> tuple[int, int]:
         return self.config.timeout - self.config.interval, self.config.timeout
 
+    @property
+    def memory(self) -> int:
+        """How long after a silence is over it may still be what a judgement comes from, in nanoseconds."""
+        return self.config.timeout
+
     def process(self) -> dict[str, Any]:
         return {"kind": self.implementation or "heartbeat", **msgspec.to_builtins(self.config)}
 
@@ -266,6 +271,10 @@ class Phi(_Detector, frozen=True, tag="phi"):
         # What it allows beyond the next heartbeat when all come by the clock: its least deviation, 5.6 times for φ = 8.
         return 5 * self.config.least_deviation, 2 * self.config.interval
 
+    @property
+    def memory(self) -> int:
+        return 2 * self.config.interval
+
     def process(self) -> dict[str, Any]:
         return {"kind": self.implementation or "phi", **msgspec.to_builtins(self.config)}
 
@@ -285,6 +294,10 @@ class Swim(_Detector, frozen=True, tag="swim"):
     @property
     def timeouts(self) -> tuple[int, int]:
         return self.config.probe_timeout, self.config.interval
+
+    @property
+    def memory(self) -> int:
+        return 2 * self.config.interval + self.config.suspicion_timeout(self.nodes, 0)
 
     def process(self) -> dict[str, Any]:
         return {"kind": self.implementation or "swim", **msgspec.to_builtins(self.config)}

@@ -10,19 +10,24 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import UNSET
 
+from apps.detectors import trace as detectors
 from apps.process import Nanoseconds, NodeId
+from apps.quorum import trace as quorum
 from apps.raft import trace
 from apps.workload import HistoryEvent
 from experiments.checking import trace as evidence
 from experiments.checking.history import Event
-from experiments.checking.raft_properties import RaftProperties, Violation
+from experiments.checking.node_checks import properties_of
+from experiments.checking.quorum_properties import QuorumProperties
+from experiments.checking.raft_properties import Violation
 from experiments.checking.trace import TraceError, TraceEvent, Witness
+from experiments.scenario import System
 
 
 class Recorder(Protocol):
     """Takes evidence as it arises, in the order of time."""
 
-    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int) -> None: ...
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int, protocol: str) -> None: ...
     def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None: ...
     def client(self, moment: Nanoseconds, client: NodeId, event: HistoryEvent) -> None: ...
 
@@ -34,9 +39,9 @@ class TextRecorder:
         self.files: dict[str, list[bytes]] = {}
         self._encode = msgspec.json.Encoder().encode
 
-    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int) -> None:
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int, protocol: str) -> None:
         header = {"ev": "trace", "schema": evidence.SCHEMA, "node": node, "incarnation": incarnation}
-        self.node(moment, node, incarnation, {**header, "protocol": "raft"})
+        self.node(moment, node, incarnation, {**header, "protocol": protocol})
 
     def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
         self._line(f"nodes/{node}/trace/{incarnation}.ndjson", b"t", moment, event)
@@ -77,20 +82,20 @@ class FolderRecorder(TextRecorder):
 class OnlineRecorder:
     """Keeps nothing as text: histories for their checker, and the nodes' traces checked as they grow.
 
-    ``violations`` of Raft's properties, in the order in which they were found; ``broken_off``: why a trace could not
-    be understood, if so.
+    ``violations`` of what ``system`` promises of every execution, in the order in which they were found;
+    ``broken_off``: why a trace could not be understood, if so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, system: System) -> None:
         self.histories: dict[NodeId, list[Event]] = {}
         self.witnesses: list[Witness] = []
         self.violations: list[Violation] = []
         self.broken_off = ""
-        self.properties = RaftProperties()
+        self.properties = properties_of(system)
         self._lines: dict[tuple[NodeId, int], int] = {}
 
-    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int) -> None:
-        self._take(node, incarnation, evidence.Header(moment, evidence.SCHEMA, node, incarnation, "raft"))
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int, protocol: str) -> None:
+        self._take(node, incarnation, evidence.Header(moment, evidence.SCHEMA, node, incarnation, protocol))
 
     def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
         as_read = _AS_READ.get(type(event))
@@ -106,11 +111,16 @@ class OnlineRecorder:
         line = self._lines[node, incarnation] = self._lines.get((node, incarnation), 0) + 1
         witness = Witness(node, incarnation, line, event)
         self.witnesses.append(witness)
-        if not self.broken_off:
+        if self.properties is not None and not self.broken_off:
             try:
                 self.violations += self.properties.feed(witness)
             except TraceError as error:
                 self.broken_off = str(error)
+
+    def finish(self) -> None:
+        """The run is over: what is wrong with how it ended?"""
+        if isinstance(self.properties, QuorumProperties) and not self.broken_off:
+            self.violations += self.properties.finish()
 
 
 #: What a node says, as it would be read from its trace (docs/trace.md).
@@ -123,4 +133,12 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     trace.Committed: lambda t, said: evidence.Commit(t, said.index, said.term),
     trace.Installed: lambda t, said: evidence.Install(t, said.index, said.term),
     trace.Applied: lambda t, said: evidence.Apply(t, said.first, said.terms, said.digests),
+    quorum.Booted: lambda t, said: evidence.Boot(t, said.actor, said.kept, said.hints),
+    quorum.Written: lambda t, said: evidence.Put(t, said.key, said.actor, said.counter, said.time, said.context),
+    quorum.Kept: lambda t, said: evidence.Keep(t, said.key, said.dots, said.owner),
+    quorum.Acknowledged: lambda t, said: evidence.Acknowledged(t, said.key, said.actor, said.counter, said.by),
+    quorum.Answered: lambda t, said: evidence.Read(t, said.key, said.dots, said.by),
+    quorum.HandedOver: lambda t, said: evidence.Handoff(t, said.key, said.owner),
+    detectors.Believed: lambda t, said: evidence.Believe(t, said.member, said.standing, said.incarnation),
+    detectors.Load: lambda t, said: evidence.Load(t, said.sent, said.received),
 }

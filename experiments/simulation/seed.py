@@ -1,22 +1,25 @@
-"""One seed of a scenario, played and judged in memory; Raft's properties are checked as the traces grow."""
+"""One seed of a scenario, played and judged in memory; the system's properties are checked as the traces grow."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from apps.process import Nanoseconds
 from experiments.checking.availability import service
-from experiments.checking.client_checks import client_checks, served
+from experiments.checking.client_checks import client_checks, is_fresh, served, stale_checks
+from experiments.checking.detection import detection_checks, measure, silences
 from experiments.checking.fault_record import Step, gather
 from experiments.checking.history import Event, History, HistoryError, merge, operations
 from experiments.checking.node_checks import who_led
-from experiments.checking.results import Availability, Check, Leader, Valid
+from experiments.checking.results import Availability, Check, Detection, Leader, Staleness, Valid
 from experiments.checking.timing import timed, timing_checks
-from experiments.scenario import Scenario, place
+from experiments.checking.trace import in_order
+from experiments.scenario import Heartbeat, Phi, Scenario, Swim, place
 from experiments.schedule import LEAD_IN_NS, Schedule
 from experiments.simulation.faults import SIMULATED_STRIKES
 from experiments.simulation.kernel import Loop
@@ -51,6 +54,8 @@ class Outcome(msgspec.Struct, frozen=True):
     election_times: list[int | None]
     recovery_times: list[int | None]
     events: int
+    staleness: Staleness | None = None
+    detection: Detection | None = None
 
 
 class Played(msgspec.Struct, frozen=True):
@@ -60,6 +65,7 @@ class Played(msgspec.Struct, frozen=True):
     steps: list[dict[str, Any]]
     died: str
     events: int
+    placement: Mapping[str, str]
 
 
 def play_seed(scenario: Scenario) -> Outcome:
@@ -68,7 +74,7 @@ def play_seed(scenario: Scenario) -> Outcome:
     collecting = gc.isenabled()
     gc.disable()
     try:
-        recorder = OnlineRecorder()
+        recorder = OnlineRecorder(scenario.system)
         return _judge(scenario, recorder, _play(scenario, recorder))
     finally:
         if collecting:
@@ -105,7 +111,7 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
                     playing.cancel()
         except WorldError as error:
             died = str(error)
-        return Played(schedule.epoch, steps, died, world.kernel.events)
+        return Played(schedule.epoch, steps, died, world.kernel.events, world.placement)
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(to_its_end())
@@ -114,12 +120,14 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
 class _Deaf:
     """Takes down nothing."""
 
-    def begin_node(self, moment: Nanoseconds, node: str, incarnation: int) -> None: ...
+    def begin_node(self, moment: Nanoseconds, node: str, incarnation: int, protocol: str) -> None: ...
     def node(self, moment: Nanoseconds, node: str, incarnation: int, event: Any) -> None: ...
     def client(self, moment: Nanoseconds, client: str, event: Any) -> None: ...
 
 
 def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outcome:
+    if not played.died:
+        recorder.finish()
     broken = [f"{found.property}: {found.message}" for found in recorder.violations[:KEPT_VIOLATIONS]]
     doubts: list[str] = []
     if played.died:
@@ -132,12 +140,23 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
     leaders = who_led(recorder.witnesses, faults, played.epoch)
     availability: Availability | None = None
     lost = 0
+    staleness: Staleness | None = None
+    detection: Detection | None = None
+    system, expect = scenario.system, scenario.expect
+    if isinstance(system, Swim | Heartbeat | Phi):
+        silent = silences(faults, system.names, played.placement)
+        detection = measure(in_order([recorder.witnesses]), silent, system.names, played.epoch, system.memory)
+        found = detection_checks(detection, expect)
+        broken += (f"{check.name}: {check.summary}" for check in found if check.valid is False)
     try:
         done = operations(_history(recorder, played.epoch))
         if not done:
-            doubts.append("history: no client did anything")
+            doubts += ["history: no client did anything"] if scenario.workload.names else []
         else:
-            checks = client_checks("history", done, PATIENCE, scenario.expect.linearizable)
+            if expect.linearizable:
+                checks = client_checks("history", done, PATIENCE, promised=True)
+            else:
+                staleness, checks = stale_checks("history", done, PATIENCE, expect, is_fresh(system))
             availability = timed(served(service(done)), done, faults, leaders, scenario.system.names)
             timing = timing_checks(scenario.expect, availability, leaders, faults, done)
             broken += (f"{check.name}: {check.summary}" for check in [*checks, *timing] if check.valid is False)
@@ -156,6 +175,8 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
         list(availability.new_leader.values()) if availability else [],
         list(availability.recovery.values()) if availability else [],
         played.events,
+        staleness,
+        detection,
     )
 
 

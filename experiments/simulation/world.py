@@ -118,7 +118,7 @@ class SimulatedWorld:
             def record(event: Any) -> None:
                 self.recorder.client(self.kernel.now, name, event)
         else:
-            self.recorder.begin_node(self.kernel.now, name, incarnation)
+            self.recorder.begin_node(self.kernel.now, name, incarnation, kind.protocol)
 
             def record(event: Any) -> None:
                 self._watch(name, event)

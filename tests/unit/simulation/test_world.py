@@ -269,6 +269,6 @@ def raising(config: Any) -> Any:
 
 def test_text_of_evidence_is_what_the_runtime_writes() -> None:
     recorder = TextRecorder()
-    recorder.begin_node(5, "n1", 0)
+    recorder.begin_node(5, "n1", 0, "raft")
     (line,) = recorder.files["nodes/n1/trace/0.ndjson"]
     assert line == b'{"t":5,"ev":"trace","schema":1,"node":"n1","incarnation":0,"protocol":"raft"}\n'
