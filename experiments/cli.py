@@ -327,6 +327,14 @@ def path(
         console.print(f"{' → '.join(way.nodes)}  [dim]{way.how}: {way.why}[/]", soft_wrap=True)
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def maelstrom(context: typer.Context) -> None:
+    """Run a node of ours as a Maelstrom binary, on standard input and output; --help names them."""
+    from apps.maelstrom.__main__ import main as serve
+
+    raise typer.Exit(serve(context.args))
+
+
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="Its name; one that does not exist names all.")],
