@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("detectors", "ecmp", "fabric", "failover", "raft", "simulator", "throughput", "wire")
+BENCHES = ("detectors", "ecmp", "fabric", "failover", "mtu", "raft", "simulator", "throughput", "wire")
 
 _NEAR = re.compile(r"(\d+(?:\.\d+)?) ± (\d+(?:\.\d+)?) %")
 _RELATIONS: dict[str, Callable[[float, float], bool]] = {"≤": operator.le, "≥": operator.ge}

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from fabric_lab import FabricLab, fabric_lab
 
+from experiments.bench import mtu
+from experiments.emulation.inside import Inside
 from topologies.fabric import Fabric
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
@@ -234,3 +236,21 @@ async def lives_twice(lab: RoutedLab) -> bool:
 def test_tenants_are_built_again(tmp_path: Path) -> None:
     with Sandbox(RoutedLab, PLAN, out=tmp_path) as sandbox:
         assert sandbox.run_sync(lives_twice)
+
+
+NARROW = with_tenants(
+    LeafSpine(1, 2, 1),
+    [tenant("plain", 100, PREFIX, ["h1", "h2"]), tenant("clamped", 200, PREFIX, ["h1", "h2"], mss=mtu.MSS)],
+)
+
+
+def test_links_too_narrow_for_the_tunnel_are_a_black_hole_that_clamping_avoids(tmp_path: Path) -> None:
+    with Sandbox(Inside, NARROW, tmp_path, 1, out=tmp_path, on_event=lambda event: None) as sandbox:
+        sandbox.call_sync("build")
+        sandbox.call_sync("wait_forwarding", 30.0)
+        sandbox.run_sync(mtu.narrow_links)
+        plain = sandbox.run_sync(mtu.crossing, "h1_plain", "h2_plain", 0.5)
+        clamped = sandbox.run_sync(mtu.crossing, "h1_clamped", "h2_clamped", 0.5)
+    assert plain == mtu.Crossing(largest=1450 - 50, opened=True, megabits=0.0)
+    assert (clamped.largest, clamped.opened) == (1450 - 50, True)
+    assert clamped.megabits > 1
