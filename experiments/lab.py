@@ -100,10 +100,13 @@ def lab(
     seed: int = 1,
     name: str = "lab",
     expect: Expect | None = None,
+    tenant: str = "",
     out: Path = Path("runs"),
 ) -> Lab:
-    """A run to enter with ``async with``, whose faults are set off by hand."""
-    scenario = Scenario(
-        name, "", seed, 0, plan, system, workload, (), expect or Expect(linearizable=system.linearizable)
-    )
+    """A run to enter with ``async with``, whose faults are set off by hand.
+
+    With ``tenant``, one of the plan's (`topologies.tenants`), nodes and clients live in that.
+    """
+    expected = expect or Expect(linearizable=system.linearizable)
+    scenario = Scenario(name, "", seed, 0, plan, system, workload, (), expected, tenant=tenant)
     return Lab(scenario, out, f"lab(seed={seed})")

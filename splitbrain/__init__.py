@@ -17,6 +17,7 @@ from experiments.scenario import (
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
+from topologies.tenants import tenant, with_tenants
 
 __all__ = [
     "Expect",
@@ -37,4 +38,6 @@ __all__ = [
     "lab",
     "load",
     "parse",
+    "tenant",
+    "with_tenants",
 ]
