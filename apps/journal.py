@@ -122,7 +122,9 @@ class Segment(NamedTuple):
     torn: bool
 
 
-class _DamageError(Exception):
+class DamageError(Exception):
+    """What is wrong with a segment's bytes, and at which."""
+
     def __init__(self, offset: int, reason: str) -> None:
         self.offset, self.reason = offset, reason
 
@@ -150,6 +152,14 @@ def batch_frame(salt: int, offset: int, number: int, body: bytes) -> list[bytes]
     return [_BATCH_HEADER.pack(length, number, checksum, own), body, padding]
 
 
+def segment_image(header: SegmentHeader, bodies: Iterable[bytes]) -> bytearray:
+    """All bytes of a segment that has these batches."""
+    data, salt = bytearray(segment_header(header)), _salt(header)
+    for number, body in enumerate(bodies, header.first_batch):
+        data += b"".join(batch_frame(salt, len(data), number, body))
+    return data
+
+
 def _batch_header(data: memoryview, salt: int, offset: int) -> tuple[int, int, int] | None:
     """``(length, number, checksum)`` if a sound batch header stands at ``offset``."""
     if offset + _BATCH_HEADER.size > len(data):
@@ -171,28 +181,28 @@ def _has_unwritten_sector(data: memoryview, start: int, end: int) -> bool:
 
 def _read_header(data: memoryview) -> tuple[SegmentHeader, int]:
     if len(data) < _SEGMENT_HEADER.size:
-        raise _DamageError(len(data), "the file ends within its header")
+        raise DamageError(len(data), "the file ends within its header")
     magic, version, length, checksum = _SEGMENT_HEADER.unpack_from(data)
     if magic != _MAGIC:
-        raise _DamageError(0, "it is not a segment of a log: its first bytes are wrong")
+        raise DamageError(0, "it is not a segment of a log: its first bytes are wrong")
     if version != VERSION:
-        raise _DamageError(8, f"its format is version {version}; this program reads version {VERSION}")
+        raise DamageError(8, f"its format is version {version}; this program reads version {VERSION}")
     body = data[_SEGMENT_HEADER.size : _SEGMENT_HEADER.size + length]
     if len(body) < length:
-        raise _DamageError(len(data), "the file ends within its header")
+        raise DamageError(len(data), "the file ends within its header")
     if crc32(body) != checksum:
-        raise _DamageError(_SEGMENT_HEADER.size, "the checksum of its header differs")
+        raise DamageError(_SEGMENT_HEADER.size, "the checksum of its header differs")
     try:
         header = msgspec.msgpack.decode(body, type=SegmentHeader)
     except msgspec.MsgspecError as error:
-        raise _DamageError(_SEGMENT_HEADER.size, f"its header cannot be read: {error}") from error
+        raise DamageError(_SEGMENT_HEADER.size, f"its header cannot be read: {error}") from error
     return header, _aligned(_SEGMENT_HEADER.size + length)
 
 
 def read_segment(data: memoryview) -> Segment:
     """Read a segment's bytes up to its end or to a batch that a crash left unfinished (``torn``).
 
-    Raises `_DamageError`, an offset and a reason, for everything that a crash does not explain.
+    Raises `DamageError` for everything that a crash does not explain.
     """
     header, offset = _read_header(data)
     salt = _salt(header)
@@ -204,7 +214,7 @@ def read_segment(data: memoryview) -> Segment:
             length, number, checksum = fields
             body = data[start : start + length]
             if number != (header.first_batch + len(batches)) & 0xFFFFFFFF:
-                raise _DamageError(offset, f"batch {number} stands where {header.first_batch + len(batches)} belongs")
+                raise DamageError(offset, f"batch {number} stands where {header.first_batch + len(batches)} belongs")
             if len(body) == length and crc32(body) == checksum:
                 batches.append((offset, body))
                 offset = _aligned(start + length)
@@ -215,9 +225,9 @@ def read_segment(data: memoryview) -> Segment:
             torn = start > len(data) or _has_unwritten_sector(data, offset, start)
             behind = offset + _ALIGNMENT
         if any(_batch_header(data, salt, later) for later in range(behind, len(data), _ALIGNMENT)):
-            raise _DamageError(offset, "a batch is broken and sound ones follow it")
+            raise DamageError(offset, "a batch is broken and sound ones follow it")
         if not torn:
-            raise _DamageError(offset, "a batch is all there but its checksum differs")
+            raise DamageError(offset, "a batch is all there but its checksum differs")
         return Segment(header, batches, offset, torn=True)
     return Segment(header, batches, offset, torn=False)
 
@@ -331,8 +341,8 @@ class Journal(Generic[Record]):
                 for offset, body in segment.batches:
                     self._take(offset, body)
                 if segment.torn and number != numbers[-1]:
-                    raise _DamageError(segment.end, "a batch is cut short, and later segments are there")
-            except _DamageError as damage:
+                    raise DamageError(segment.end, "a batch is cut short, and later segments are there")
+            except DamageError as damage:
                 raise JournalCorrupt(path, damage.offset, damage.reason) from None
             self._next_batch += len(segment.batches)
         self._number, self._offset, self._salt = number, segment.end, _salt(segment.header)
@@ -350,7 +360,7 @@ class Journal(Generic[Record]):
         try:
             self.records += self._decode(body)
         except msgspec.MsgspecError as error:
-            raise _DamageError(
+            raise DamageError(
                 offset, f"the records here are sound but not of the kind this program writes: {error}"
             ) from None
 
@@ -362,7 +372,7 @@ class Journal(Generic[Record]):
                 f"{self._identity.node!r} of cluster {self._identity.cluster!r}; give it a data_dir of its own"
             )
         if (header.number, header.first_batch) != (number, self._next_batch):
-            raise _DamageError(
+            raise DamageError(
                 0,
                 f"it begins with batch {header.first_batch} as segment {header.number}, "
                 f"and batch {self._next_batch} of segment {number} belongs here",
@@ -372,7 +382,7 @@ class Journal(Generic[Record]):
         with self._path(number).open("rb") as file:
             try:
                 return _read_header(memoryview(file.read(_LONGEST_HEADER)))[0].anew
-            except _DamageError:
+            except DamageError:
                 return False  # which is reported when it is read
 
     def _remove_before(self, number: int) -> None:

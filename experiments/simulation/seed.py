@@ -19,13 +19,14 @@ from experiments.checking.node_checks import who_led
 from experiments.checking.results import Availability, Check, Detection, Leader, Staleness, Valid
 from experiments.checking.timing import timed, timing_checks
 from experiments.checking.trace import in_order
+from experiments.phrases import seconds
 from experiments.scenario import Heartbeat, Phi, Scenario, Swim, place
 from experiments.schedule import LEAD_IN_NS, Schedule
 from experiments.simulation.faults import SIMULATED_STRIKES
 from experiments.simulation.kernel import Loop
 from experiments.simulation.recording import OnlineRecorder, Recorder, TextRecorder
 from experiments.simulation.world import SimulatedWorld
-from experiments.stage import WorldError
+from experiments.stage import Death, WorldError
 
 #: How long the search for an order of the operations may take, in seconds.
 PATIENCE = 10.0
@@ -59,10 +60,13 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Played(msgspec.Struct, frozen=True):
-    """A seed as it was played: ``steps`` of its faults, and why it could not be played to its end, if so."""
+    """A seed as it was played: ``steps`` of its faults, ``deaths`` of nodes that ended by themselves, and why it could
+    not be played to its end, if so.
+    """
 
     epoch: Nanoseconds
     steps: list[dict[str, Any]]
+    deaths: list[Death]
     died: str
     events: int
     placement: Mapping[str, str]
@@ -111,7 +115,7 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
                     playing.cancel()
         except WorldError as error:
             died = str(error)
-        return Played(schedule.epoch, steps, died, world.kernel.events, world.placement)
+        return Played(schedule.epoch, steps, world.deaths(), died, world.kernel.events, world.placement)
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(to_its_end())
@@ -132,6 +136,9 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
     doubts: list[str] = []
     if played.died:
         broken.append(f"died: {played.died}")
+    for death in played.deaths[:1]:
+        when = seconds(death["t"] - played.epoch)
+        broken.append(f"nodes_stayed_up: {death['node']} ended by itself at {when}: {death['said']}")
     if recorder.broken_off:
         doubts.append(f"trace: {recorder.broken_off}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from random import Random
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from apps.journal import JournalCorrupt
 from apps.maelstrom.bridge import Gone, Ready
 from apps.process import Event, Nanoseconds, NodeId, Requested
 from apps.raft import trace
@@ -77,7 +79,7 @@ class SimulatedWorld:
         silence: Nanoseconds = configuration(scenario, placement, self.nodes[0], 0, "")["silence"]
         self.network = Network(self.kernel, self.plan, placement, self.nodes, silence, scenario.seed)
         self.drivers: dict[NodeId, Driver] = {}
-        self._disks = {node: Disk(self.kernel, Random(f"{scenario.seed} {node} disk")) for node in self.nodes}
+        self._disks = {node: Disk(self.kernel, Random(f"{scenario.seed} {node} disk"), node) for node in self.nodes}
         self._clocks = {node: Clock() for node in self.nodes}
         self._incarnations: dict[NodeId, int] = {}
         self._roles: dict[NodeId, tuple[str, int]] = {}
@@ -91,6 +93,9 @@ class SimulatedWorld:
         self._killed: dict[NodeId, int] = {}
         self._binaries: dict[NodeId, Binary] = {}
         self._answered: set[NodeId] = set()
+        self._deaths: list[Death] = []
+        self._is_working = False
+        self._refused: dict[NodeId, str] = {}
 
     # ---- coming to life ------------------------------------------------------------------------------------------
 
@@ -135,7 +140,11 @@ class SimulatedWorld:
             self._clocks.get(name),
             self._binary(name, kind.child) if kind.child else None,
         )
-        self.drivers[name].start()
+        try:
+            self.drivers[name].start()
+        except JournalCorrupt as damage:
+            self._refused[name] = str(damage)
+            self.drivers[name].stop()
 
     def _binary(self, name: NodeId, command: tuple[str, ...]) -> Binary:
         system = self.scenario.system
@@ -152,9 +161,12 @@ class SimulatedWorld:
         for binary in list(self._binaries.values()):
             binary.listen()
 
-    def _on_death(self, node: NodeId, why: str) -> None:
-        if not self._disks[node].full:
-            self._died.append(WorldError(f"{node} ended though nobody ended it: {why}"))
+    def _on_death(self, name: NodeId, why: str) -> None:
+        if name not in self._disks or not self._is_working:
+            self._died.append(WorldError(f"{name} ended though nobody ended it: {why}"))
+        elif not self._disks[name].full:
+            # A finding: let the rest of the system show what follows.
+            self._deaths.append({"node": name, "t": self.kernel.now, "status": os.EX_SOFTWARE, "said": why})
 
     def _watch(self, node: NodeId, event: Any) -> None:
         if self._traps:
@@ -217,6 +229,7 @@ class SimulatedWorld:
 
     async def start_workload(self, epoch: Nanoseconds) -> None:
         await self._wait(lambda: len(self.drivers) == len(self.nodes) + len(self.clients), "not all have started")
+        self._is_working = True
         for client in self.clients:
             self.drivers[client].deliver([Requested(CONTROL, 1, Start(epoch))])
 
@@ -235,7 +248,7 @@ class SimulatedWorld:
             await asyncio.sleep(LOOK_S)
 
     def deaths(self) -> list[Death]:
-        return []  # a process that raises ends the run: `check`
+        return self._deaths
 
     def fidelity(self) -> dict[str, Any]:
         return {}
@@ -273,6 +286,10 @@ class SimulatedWorld:
                 self._start(node)
 
         return self._held(empty)
+
+    def flip_bit(self, node: NodeId) -> str:
+        """One bit of the log of a node that is not running changes, for good; says what that is."""
+        return self._disks[node].flip()
 
     def set_clock(self, node: NodeId, rate: float) -> int:
         """The node's clock runs ``rate`` times as fast as time from now on; lifted, as fast again."""
@@ -326,9 +343,10 @@ class SimulatedWorld:
             self.drivers[node].stop()
 
     async def restart(self, node: str) -> dict[str, Any]:
-        """Starts the node, unless another fault keeps it down."""
+        """Starts the node, unless another fault keeps it down; if it refuses, why."""
         self._revive(node)
-        return {"incarnation": self._incarnations[node]}
+        refused = {"refused": self._refused[node]} if node in self._refused else {}
+        return {"incarnation": self._incarnations[node], **refused}
 
     def _revive(self, node: NodeId) -> None:
         self._killed[node] -= 1

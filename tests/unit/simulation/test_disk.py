@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from apps.journal import JournalCorrupt
 from experiments.simulation.disk import SYNC, Disk
 from experiments.simulation.kernel import Kernel
 
@@ -92,6 +95,39 @@ def test_a_snapshot_takes_the_place_of_what_was_before_it_and_a_crash_leaves_it_
         owner.disk.crash()
         left.add(tuple(owner.open()))
     assert left == {("a", "b"), ("snapshot", "of both")}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(), st.integers(1, 6), st.integers(1, 3000))
+def test_a_flipped_bit_is_found_and_refused_or_takes_nothing_with_it_that_is_not_cut_off_the_end(
+    seed: int, batches: int, size: int
+) -> None:
+    owner = Owner(seed)
+    asked = [f"{number}" * size for number in range(batches)]
+    for number, record in enumerate(asked):
+        owner.disk.persist(number, [record])
+        owner.kernel.run(owner.kernel.now + 1_000_000_000)
+    owner.disk.crash()
+    found = owner.disk.flip()
+    if found.endswith("nothing depends on it"):
+        assert owner.open() == asked
+    else:
+        with pytest.raises(JournalCorrupt, match=re.escape(found.partition(": ")[2])):
+            owner.open()
+
+
+def test_a_write_that_a_crash_tears_is_there_whole_or_cut_off_and_always_recovered_from() -> None:
+    left: set[int] = set()
+    for seed in range(200):
+        owner = Owner(seed)
+        owner.disk.persist(1, ["durable"])
+        owner.kernel.run(1_000_000_000)
+        owner.disk.persist(2, ["a" * 2000, "b" * 2000, "c" * 2000])
+        owner.disk.crash()
+        kept = owner.open()
+        assert kept[0] == "durable"
+        left.add(len(kept))
+    assert left == {1, 2, 3, 4}
 
 
 def test_a_full_disk_fails_the_write_and_keeps_what_it_has() -> None:

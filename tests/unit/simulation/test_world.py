@@ -151,7 +151,7 @@ def watch(scenario: Scenario, seconds: float, look: Callable[[SimulatedWorld], A
     """What ``look`` finds in the world of ``scenario`` so many seconds after its workload began."""
 
     async def play() -> Any:
-        recorder = OnlineRecorder()
+        recorder = OnlineRecorder(scenario.system)
         world = SimulatedWorld(scenario, place(scenario.plan, scenario.system, scenario.workload), recorder)
         schedule = Schedule(scenario, world, lambda line: None, lambda stage, detail: None, SIMULATED_STRIKES)
         async with world:
@@ -265,6 +265,50 @@ def raising(config: Any) -> Any:
             raise ZeroDivisionError("on purpose")
 
     return raft(config, Raises)
+
+
+def test_a_node_that_ends_by_itself_under_the_workload_is_a_finding_and_the_others_go_on(tmp_path: Path) -> None:
+    scenario = short(seconds=4)
+    system = msgspec.structs.replace(scenario.system, implementation="tests.unit.simulation.test_world:tires")
+    scenario = msgspec.structs.replace(scenario, system=system)
+    outcome = play_seed(scenario)
+    assert outcome.valid is False
+    assert any(one.startswith("nodes_stayed_up: ") and "tired" in one for one in outcome.broken)
+    assert outcome.availability is not None
+    assert outcome.availability.recovery == {}
+    assert outcome.elections >= 1
+    run = play(scenario, tmp_path, "test", lambda stage, detail: None, "simulated")
+    (check,) = [check for check in run.results.checks if check.name == "nodes_stayed_up"]
+    assert check.valid is False
+    assert "tired" in check.summary
+
+
+def tires(config: Any) -> Any:
+    """The first node to commit so much as a leader ends."""
+    from apps.raft import Raft
+    from apps.raft.node import Role
+    from apps.runtime.kinds import raft
+
+    class Tires(Raft):
+        def _on_heartbeat_due(self) -> None:
+            if self.term == 1 and self.role is Role.LEADER and self.commit > 20:
+                raise RuntimeError("tired")
+            super()._on_heartbeat_due()
+
+    return raft(config, Tires)
+
+
+def test_a_node_whose_log_was_damaged_refuses_to_start_and_the_others_go_on() -> None:
+    async def damage(world: SimulatedWorld) -> tuple[str, Any, list[str]]:
+        await world.kill("n2")
+        said = next(said for _ in range(50) for said in [world.flip_bit("n2")] if not said.endswith("on it"))
+        restarted = await world.restart("n2")
+        await asyncio.sleep(1)
+        return said, restarted, [node for node in world.nodes if world.drivers[node].alive]
+
+    said, restarted, alive = watch(short(), 2.0, damage)
+    assert said.partition(": ")[2] in restarted["refused"]
+    assert alive == ["n1", "n3", "n4", "n5"]
 
 
 def test_text_of_evidence_is_what_the_runtime_writes() -> None:
