@@ -1,6 +1,6 @@
 # Each of these sets up what is missing first: see .ci/setup.
 
-.PHONY: setup demo test test-kernel lint bench clean
+.PHONY: setup demo test test-kernel vm-box test-vm lint bench clean
 
 setup:
 	@.ci/setup
@@ -20,6 +20,15 @@ test-kernel:
 	@.ci/setup --kernel
 	.ci/test-kernel
 
+# A Vagrant box with everything in it, .vm/splitbrain.box: `vagrant up` with it wants no network.
+vm-box:
+	@.ci/setup --vm
+	vagrant/build-box
+
+# That box, `vagrant up`, two experiments in it, their results here, `vagrant destroy`; and nothing is left.
+test-vm: setup vm-box
+	.ci/test-vm
+
 lint: setup
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -34,5 +43,5 @@ bench: setup
 
 # What these targets made in the checkout, but not the runs: they are results.
 clean:
-	rm -rf .venv .uv .kernel dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .uv .kernel .vm dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

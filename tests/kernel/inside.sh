@@ -14,13 +14,13 @@ cached() {
 }
 
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SPLITBRAIN_KERNEL_LANE=1
+export PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 SPLITBRAIN_KERNEL_LANE=/tmp/out
 {
     cached virtme.initmount1 /tmp/checkout "$checkout" && cached virtme.initmount2 /tmp/library "$library" &&
         cd "$checkout" || exit
     modprobe tun # there is no udev to make /dev/net/tun before somebody opens it
     uname -srv
-    .venv/bin/python -m pytest -p no:cacheprovider -v -rP --show-capture=no --durations=8 "$@"
+    .venv/bin/python -m pytest -p no:cacheprovider -v --durations=8 "$@"
     echo $? >/tmp/out/verdict
 } >/tmp/out/tests.log 2>&1
 sync

@@ -69,7 +69,7 @@ class Lab:
         handles = {name: self.impairments.apply(name, impairment) for name in names}
         found = {}
         for name in names:
-            obtained = await measure_link(self.impairments.measured(name), interval=4 * MS, wait=500 * MS)
+            obtained = await measure_link(self.impairments.measured(name), packets=120, interval=4 * MS, wait=500 * MS)
             found[name] = (obtained, self.impairments.counters(name))
         for handle in handles.values():
             self.impairments.clear(handle)
