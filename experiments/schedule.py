@@ -117,4 +117,5 @@ def _said(kind: str, resolved: Mapping[str, Any]) -> str:
     """A fault in a few words, for whoever watches."""
     if "groups" in resolved:
         return f"{kind} " + " | ".join(" ".join(group) for group in resolved["groups"])
-    return f"{kind} " + " ".join(resolved.get("links") or resolved.get("directions") or resolved.get("nodes") or ())
+    hit = ("links", "directions", "nodes", "voters")
+    return f"{kind} " + " ".join(next((resolved[what] for what in hit if resolved.get(what)), ()))

@@ -58,9 +58,17 @@ class Stage(World, Protocol):
 
 
 def configuration(
-    scenario: Scenario, placement: Mapping[str, str], name: str, incarnation: int, cluster: str
+    scenario: Scenario,
+    placement: Mapping[str, str],
+    name: str,
+    incarnation: int,
+    cluster: str,
+    process: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `apps.runtime.config` reads, for a node or client; all but the folders it may write to."""
+    """What `apps.runtime.config` reads, for a node or client; all but the folders it may write to.
+
+    ``process``: what runs under a name that the scenario does not know.
+    """
     system, workload = scenario.system, scenario.workload
 
     def address(node: str) -> str:
@@ -75,5 +83,5 @@ def configuration(
         "peers": {node: address(node) for node in system.names},
         "seed": scenario.seed,
         "silence": system.silence,
-        "process": system.process() if is_node else workload.process(name, system),
+        "process": process or (system.process() if is_node else workload.process(name, system)),
     }

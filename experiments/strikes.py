@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
 import msgspec
 
+from apps.raft.quorum import Configuration
 from experiments.nemesis import Grudge, Reach, complete_grudge, expected_reach, merge, mismatches, resolve
-from experiments.scenario import Fault, Impair, Kill, LinkDown, Partition, directions, links
+from experiments.scenario import Fault, Impair, Kill, LinkDown, Partition, Reconfigure, directions, links
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
 
@@ -26,6 +27,9 @@ REPAIR_NS = 150_000_000
 
 #: How long a link is measured to see that it is itself again.
 HEALED_NS = 300_000_000
+
+#: How often it is looked whether members are what they should be, in seconds.
+LOOK_S = 0.02
 
 
 class World(Protocol):
@@ -45,6 +49,8 @@ class World(Protocol):
     async def observe(self, direction: str, budget_ns: int) -> Record: ...
     async def kill(self, node: str) -> int: ...
     async def restart(self, node: str) -> Record: ...
+    async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int: ...
+    def members(self) -> Configuration | None: ...
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]: ...
 
 
@@ -203,9 +209,38 @@ class KillStrike(Strike):
         return {"effective": True, "restarted": self._restarted}
 
 
+class ReconfigureStrike(Strike):
+    """Proved by what the nodes' traces say: the configuration is in force at the leader, and committed."""
+
+    fault: Reconfigure
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        self._voters, self._learners = self.targets([self.fault.voters, self.fault.learners])
+        self.handles = [await self.world.ask_for_members(self._voters, self._learners)]
+        return {"voters": self._voters, "learners": self._learners, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        wanted = (set(self._voters), set(self._learners))
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + 0.9 * budget_ns / 1e9
+        while True:
+            found = self.world.members()
+            if found and not found.outgoing and (set(found.voters), set(found.learners)) == wanted:
+                return {"effective": True, "members": msgspec.structs.asdict(found)}
+            if clock() > deadline:
+                held = f"the voters are still {', '.join(found.voters)}" if found else "no leader has any committed"
+                return {"effective": False, "mismatches": [held]}
+            await asyncio.sleep(LOOK_S)
+
+    async def prove_healed(self) -> Record:
+        return {"effective": True}
+
+
 STRIKES: dict[type[Fault], type[Strike]] = {
     Partition: PartitionStrike,
     LinkDown: LinkDownStrike,
     Impair: ImpairStrike,
     Kill: KillStrike,
+    Reconfigure: ReconfigureStrike,
 }

@@ -79,6 +79,21 @@ def raft(config: Config, core: type[Raft] | None = None) -> Kind:
     )
 
 
+def _operator(config: Config) -> Kind:
+    from apps import kv
+    from apps.raft import Command
+    from apps.raft.operator import Operator, OperatorConfig
+
+    settings = parameters(config, OperatorConfig)
+    return Kind(
+        protocol="operator",
+        make=lambda: Operator(config.nodes, settings, first_request=_first_request(config)),
+        command=Command,
+        result=kv.Result,
+        client=True,
+    )
+
+
 def quorum(config: Config, core: type[Quorum] | None = None) -> Kind:
     """A node of a quorum store; ``core`` as for `raft`."""
     from apps.quorum import Command, Message, Quorum, QuorumConfig, Record, Result
@@ -196,6 +211,7 @@ def _flood(config: Config) -> Kind:
 
 _KINDS: dict[str, Callable[[Config], Kind]] = {
     "raft": raft,
+    "operator": _operator,
     "client": _client,
     "flood": _flood,
     "quorum": quorum,

@@ -125,6 +125,8 @@ class FaultRecord(msgspec.Struct, frozen=True):
             case "impair":
                 directions = list(resolved.get("directions", ()))
                 return f"{_listed(directions)} {_were(directions)} impaired"
+            case "reconfigure":
+                return f"{_listed(resolved.get('voters', []))} were to be the voters"
         return f"{self.kind} struck"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from apps.raft.quorum import Configuration
+
 
 class _Line(msgspec.Struct):
     t: int
@@ -14,6 +16,9 @@ class _Line(msgspec.Struct):
     role: str = ""
     term: int = 0
     index: int = 0
+    voters: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+    outgoing: tuple[str, ...] = ()
 
 
 class TraceWatch:
@@ -29,6 +34,8 @@ class TraceWatch:
         self.leaders: dict[int, str] = {}
         #: The highest (term, index) that a leader has committed in its own term.
         self.committed: tuple[int, int] = (0, 0)
+        #: The members that count for every node.
+        self.configurations: dict[str, Configuration] = {}
 
     def update(self) -> None:
         """Read what has been written since the last time; an unfinished last line is left for the next."""
@@ -40,7 +47,7 @@ class TraceWatch:
                 whole = text[: text.rfind(b"\n") + 1]
                 self._read[path] = self._read.get(path, 0) + len(whole)
                 for line in whole.splitlines():
-                    if b'"role"' in line or b'"commit"' in line or b'"started"' in line:
+                    if b'"role"' in line or b'"commit"' in line or b'"started"' in line or b'"configure"' in line:
                         self._take(node, self._decoder.decode(line))
 
     def _take(self, node: str, line: _Line) -> None:
@@ -50,6 +57,8 @@ class TraceWatch:
                 self.leaders[line.term] = node
         elif line.ev == "started":
             self.roles[node] = ("follower", line.term)
+        elif line.ev == "configure":
+            self.configurations[node] = Configuration(line.index, line.voters, line.learners, line.outgoing)
         elif line.ev == "commit":
             self.committed = max(self.committed, (line.term, line.index))
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from apps.raft.quorum import Configuration
 from experiments.emulation import pcap
 from experiments.emulation.inside import Inside
 from experiments.emulation.metrics import Metrics, Sample
@@ -77,6 +79,7 @@ class EmulatedWorld:
         self._died: list[WorldError] = []
         self._deaths: list[Death] = []
         self._exits: dict[str, asyncio.Future[int]] = {}
+        self._operators: list[str] = []
         self._busy: list[float] = []
         self._capturing: list[str] = []
         self._epoch = 0
@@ -207,11 +210,11 @@ class EmulatedWorld:
         incarnation = self._incarnations[node] = self._incarnations.get(node, -1) + 1
         return await self._start(node, incarnation, "nodes")
 
-    async def _start(self, name: str, incarnation: int, room: str) -> int:
+    async def _start(self, name: str, incarnation: int, room: str, process: dict[str, Any] | None = None) -> int:
         home = self.folder.directory(room, name)
         cluster = f"{self.scenario.name}-{self.folder.path.name}"
         config = {
-            **configuration(self.scenario, self.placement, name, incarnation, cluster),
+            **configuration(self.scenario, self.placement, name, incarnation, cluster, process),
             "data_dir": str(home / "data"),
             "trace_dir": str(home / "trace"),
         }
@@ -224,7 +227,8 @@ class EmulatedWorld:
         # implementation is there.
         safely = [] if self.scenario.system.implementation else ["-P"]
         argv = [sys.executable, *safely, "-m", "apps.runtime", str(path)]
-        pid: int = await self._sandbox.call("spawn", name, self._where[name], argv, home / "log")
+        where = self._where.get(name) or self._where[(self.clients or self.nodes)[0]]
+        pid: int = await self._sandbox.call("spawn", name, where, argv, home / "log")
         return pid
 
     def _on_event(self, event: tuple[str, str, int]) -> None:
@@ -321,7 +325,23 @@ class EmulatedWorld:
         return handle
 
     async def lift(self, handle: int) -> None:
-        await self._sandbox.call("lift", handle)
+        if handle < 0:
+            await self._sandbox.call("kill", self._operators[-handle - 1])
+        else:
+            await self._sandbox.call("lift", handle)
+
+    async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int:
+        name = f"operator{len(self._operators) + 1}"
+        self._operators.append(name)
+        await self._start(name, 0, "operators", {"kind": "operator", "voters": voters, "learners": learners})
+        self._expected_exits.add(name)
+        await self._sandbox.call("tell", [name], f"start {time.monotonic_ns()}")
+        return -len(self._operators)
+
+    def members(self) -> Configuration | None:
+        leader = self.leader()
+        found = self.watch.configurations.get(leader) if leader else None
+        return found if found and found.index <= self.watch.committed[1] else None
 
     async def cut(self, link: str) -> int:
         handle: int = await self._sandbox.call("cut", link)

@@ -6,7 +6,7 @@ has its module, which has the data and its reader side by side: `topology`, `sys
 """
 
 from experiments.scenario.expect import Expect
-from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition
+from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition, Reconfigure
 from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
 from experiments.scenario.systems import Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
 from experiments.scenario.topology import Dataplane, Topology
@@ -28,6 +28,7 @@ __all__ = [
     "Phi",
     "Quorum",
     "Raft",
+    "Reconfigure",
     "Register",
     "Requirement",
     "Scenario",

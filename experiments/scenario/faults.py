@@ -9,7 +9,7 @@ import msgspec
 
 from experiments.scenario.names import LEADERLESS_ROLES, ROLES, directions, links
 from experiments.scenario.reading import Table, choice, positive_duration, texts
-from experiments.scenario.systems import System
+from experiments.scenario.systems import Raft, System
 from experiments.scenario.topology import read_impairment
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan, PlanError
@@ -49,7 +49,19 @@ class Kill(msgspec.Struct, frozen=True, tag="kill", tag_field="kind"):
     lasts: int
 
 
-Fault: TypeAlias = Partition | LinkDown | Impair | Kill
+class Reconfigure(msgspec.Struct, frozen=True, tag="reconfigure", tag_field="kind"):
+    """An operator, beside the clients, asks for ``voters`` and ``learners`` to be the members of a Raft cluster.
+
+    It asks until that is so, and for no longer than ``lasts``, by when it must be. What is changed stays so.
+    """
+
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+Fault: TypeAlias = Partition | LinkDown | Impair | Kill | Reconfigure
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -111,11 +123,25 @@ def _impair(table: Table, aim: Aim) -> Impair:
     return Impair(names, impairment, aim.at, aim.lasts)
 
 
+def _reconfigure(table: Table, aim: Aim) -> Reconfigure:
+    if not isinstance(aim.system, Raft):
+        table.wrong("kind", 'only the members of a system of kind "raft" can be changed')
+    voters: tuple[str, ...] = table.take("voters", texts, default=(), required=True)
+    learners: tuple[str, ...] = table.take("learners", texts, default=())
+    for key, names in (("voters", voters), ("learners", learners)):
+        for name in names:
+            _check_target(table, key, name, aim.system)
+    if len({*voters, *learners}) < len(voters) + len(learners):
+        table.wrong("voters", "a node is named twice; a member is a voter or a learner, once")
+    return Reconfigure(voters, learners, aim.at, aim.lasts)
+
+
 _KINDS: dict[str, Callable[[Table, Aim], Fault]] = {
     "partition": _partition,
     "link-down": _link_down,
     "impair": _impair,
     "kill": _kill,
+    "reconfigure": _reconfigure,
 }
 
 

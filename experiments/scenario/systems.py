@@ -37,8 +37,10 @@ SILENT_INTERVALS = 5
 class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     """A Raft cluster. ``placement`` names one host a node, in order; empty means spread over the leaves.
 
-    ``heartbeat_interval`` 0 means a fifth of the shortest election timeout. ``implementation`` runs another Raft than
-    ours in the nodes: ``module:function`` as in `apps.runtime.kinds`.
+    ``heartbeat_interval`` 0 means a fifth of the shortest election timeout. ``voters``: who has a vote in the
+    beginning, all nodes if none are named; the others wait until they are made members. ``reads``, ``follower_reads``
+    and ``snapshot_entries`` as in `apps.raft.RaftConfig`. ``implementation`` runs another Raft than ours in the nodes:
+    ``module:function`` as in `apps.runtime.kinds`.
     """
 
     nodes: int = 5
@@ -47,6 +49,10 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     heartbeat_interval: int = 0
     pre_vote: bool = True
     check_quorum: bool = True
+    voters: tuple[str, ...] = ()
+    reads: Literal["read-index", "lease"] = "read-index"
+    follower_reads: bool = False
+    snapshot_entries: int = 50_000
     implementation: str = ""
 
     def __post_init__(self) -> None:
@@ -103,6 +109,10 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
             "heartbeat_interval": self.heartbeat_interval,
             "pre_vote": self.pre_vote,
             "check_quorum": self.check_quorum,
+            "voters": self.voters,
+            "reads": self.reads.replace("-", "_"),
+            "follower_reads": self.follower_reads,
+            "snapshot_entries": self.snapshot_entries,
         }
 
     def stretched(self, factor: float) -> Raft:
@@ -124,8 +134,15 @@ def _raft(table: Table) -> Raft:
         heartbeat_interval=table.take("heartbeat_interval", positive_duration, default=0),
         pre_vote=table.take("pre_vote", flag, default=True),
         check_quorum=table.take("check_quorum", flag, default=True),
+        voters=table.take("voters", texts, default=()),
+        reads=table.take("reads", choice("read-index", "lease"), default=default.reads),
+        follower_reads=table.take("follower_reads", flag, default=False),
+        snapshot_entries=table.take("snapshot_entries", whole(1), default=default.snapshot_entries),
         implementation=table.take("implementation", function, default=""),
     )
+    strangers = [name for name in system.voters if name not in system.names]
+    if strangers or len(set(system.voters)) < len(system.voters):
+        table.wrong("voters", f"names each once, and none but the nodes {', '.join(system.names)}")
     if system.heartbeat_interval >= system.election_timeout[0]:
         table.wrong(
             "heartbeat_interval",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from apps.journal import JournalCorrupt
 from apps.maelstrom.bridge import Gone, Ready
 from apps.process import Event, Nanoseconds, NodeId, Requested
 from apps.raft import trace
+from apps.raft.quorum import Configuration
 from apps.runtime.config import Config
 from apps.runtime.kinds import kind_of
 from apps.workload import Start, Stop
@@ -77,12 +78,16 @@ class SimulatedWorld:
         self.clients = scenario.workload.names
         self.recorder = recorder
         silence: Nanoseconds = configuration(scenario, placement, self.nodes[0], 0, "")["silence"]
-        self.network = Network(self.kernel, self.plan, placement, self.nodes, silence, scenario.seed)
+        self._where = dict(placement)
+        self.network = Network(self.kernel, self.plan, self._where, self.nodes, silence, scenario.seed)
         self.drivers: dict[NodeId, Driver] = {}
         self._disks = {node: Disk(self.kernel, Random(f"{scenario.seed} {node} disk"), node) for node in self.nodes}
         self._clocks = {node: Clock() for node in self.nodes}
         self._incarnations: dict[NodeId, int] = {}
         self._roles: dict[NodeId, tuple[str, int]] = {}
+        self._configurations: dict[NodeId, Configuration] = {}
+        self._committed = 0
+        self._operators: dict[NodeId, dict[str, Any]] = {}
         self._committed_term = 0
         self._died: list[WorldError] = []
         self._lifts: dict[int, Callable[[], None]] = {}
@@ -115,10 +120,14 @@ class SimulatedWorld:
 
     def _start(self, name: NodeId) -> None:
         incarnation = self._incarnations[name] = self._incarnations.get(name, -1) + 1
-        settings = configuration(self.scenario, self.placement, name, incarnation, self.scenario.name)
+        operator = self._operators.get(name)
+        settings = configuration(self.scenario, self.placement, name, incarnation, self.scenario.name, operator)
         kind = kind_of(msgspec.convert({**settings, "data_dir": "", "trace_dir": ""}, Config))
         record: Callable[[Any], None]
-        if kind.client:
+        if operator:
+
+            def record(event: Any) -> None: ...
+        elif kind.client:
 
             def record(event: Any) -> None:
                 self.recorder.client(self.kernel.now, name, event)
@@ -176,8 +185,11 @@ class SimulatedWorld:
                 self._roles[node] = (role, term)
             case trace.Started(term=term):
                 self._roles[node] = ("follower", term)
-            case trace.Committed(term=term):
+            case trace.Committed(index=index, term=term):
                 self._committed_term = max(self._committed_term, term)
+                self._committed = max(self._committed, index)
+            case trace.Configured(index, voters, learners, outgoing):
+                self._configurations[node] = Configuration(index, voters, learners, outgoing)
             case Ready() | Gone():
                 self._answered.add(node)
 
@@ -352,6 +364,19 @@ class SimulatedWorld:
         self._killed[node] -= 1
         if not self._killed[node] and not self.drivers[node].alive:
             self._start(node)
+
+    async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int:
+        name = f"operator{len(self._operators) + 1}"
+        self._operators[name] = {"kind": "operator", "voters": voters, "learners": learners}
+        self._where[name] = self.placement[(self.clients or self.nodes)[0]]
+        self._start(name)
+        self.drivers[name].deliver([Requested(CONTROL, 1, Start(self.kernel.now))])
+        return self._held(self.drivers[name].stop)
+
+    def members(self) -> Configuration | None:
+        leader = self.leader()
+        found = self._configurations.get(leader) if leader else None
+        return found if found and found.index <= self._committed else None
 
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
         """Some probes, one after another, from each to each; it takes longer than any repair."""

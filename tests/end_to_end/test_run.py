@@ -37,6 +37,36 @@ def steps(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "faults.jsonl").read_text().splitlines()]
 
 
+MEMBERS = """
+[[fault]]
+kind = "kill"
+at = "500ms"
+for = "2s"
+nodes = ["n3"]
+
+[[fault]]
+kind = "reconfigure"
+at = "4s"
+for = "3s"
+voters = ["n1", "n2", "n4"]
+learners = ["n3"]
+"""
+
+
+def test_a_node_that_was_away_gets_a_snapshot_and_a_spare_one_a_vote(tmp_path: Path) -> None:
+    system = 'voters = ["n1", "n2", "n3"]\nsnapshot_entries = 20\nreads = "lease"\nfollower_reads = true'
+    done = splitbrain("run", write(tmp_path, "members", MEMBERS, system=system, duration="8s"), "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["valid"] is not False, done.stdout + done.stderr
+    run = folder_of(tmp_path, "members")
+    back = [json.loads(line) for line in (run / "nodes/n3/trace/1.ndjson").read_text().splitlines()]
+    assert any(event["ev"] == "install" for event in back)
+    (changed,) = (step for step in steps(run) if step["kind"] == "reconfigure" and step["step"] == "proved")
+    assert changed["effective"], changed
+    assert (changed["members"]["voters"], changed["members"]["learners"]) == (["n1", "n2", "n4"], ["n3"])
+    last = [json.loads(line) for line in (run / "nodes/n4/trace/0.ndjson").read_text().splitlines()]
+    assert [event["voters"] for event in last if event["ev"] == "configure"][-1] == ["n1", "n2", "n4"]
+
+
 def test_a_partitioned_leader_costs_one_election_and_no_promise(tmp_path: Path) -> None:
     expect = '[expect]\nelection = "1s"\nrecovery = "2s"\n'
     done = splitbrain("run", write(tmp_path, "isolated", PARTITION, expect), "--json", cwd=tmp_path)

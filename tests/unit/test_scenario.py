@@ -91,7 +91,11 @@ def test_a_file_becomes_plain_values_in_base_units() -> None:
         ('["n1"]', '["n7"]', "scenario:26: fault[0].nodes: 'n7' is neither a node (n1, n2, n3) nor a role"),
         ('["leader"]', '["n1", "n1"]', "scenario:32: fault[1].groups: 'n1' is in two groups"),
         (', ["others"]]', "]", "scenario:32: fault[1].groups: a single group is no partition"),
-        ('"kill"', '"kil"', "scenario:23: fault[0].kind: 'kil' is not one of partition, link-down, impair, kill"),
+        (
+            '"kill"',
+            '"kil"',
+            "scenario:23: fault[0].kind: 'kil' is not one of partition, link-down, impair, kill, reconfigure",
+        ),
         (
             '"leaf1-spine1"',
             '"leaf1-spine9"',
@@ -107,6 +111,15 @@ def test_a_file_becomes_plain_values_in_base_units() -> None:
         ("nodes = 3", 'nodes = 3\nelection_timeout = ["300ms", "150ms"]', "the first must not be longer"),
         ("nodes = 3", 'nodes = 3\nplacement = ["h1", "h99", "h2"]', "system.placement: no host 'h99'"),
         ("nodes = 3", 'nodes = 3\nheartbeat_interval = "1s"', "must be shorter than the shortest election timeout"),
+        ("nodes = 3", 'nodes = 3\nvoters = ["n1", "n4"]', "voters: names each once, and none but the nodes n1, n2, n3"),
+        ("nodes = 3", 'nodes = 3\nreads = "stale"', "reads: 'stale' is not one of read-index, lease"),
+        ("nodes = 3", "nodes = 3\nsnapshot_entries = 0", "snapshot_entries: 0 is not a whole number, 1 or more"),
+        ('kind = "kill"', 'kind = "reconfigure"', "fault[0].voters: is missing"),
+        (
+            'kind = "kill"\n',
+            'kind = "reconfigure"\nvoters = ["n1", "n1"]\n',
+            "a node is named twice; a member is a voter",
+        ),
         ("[system]", "[system", "not valid TOML"),
     ],
 )

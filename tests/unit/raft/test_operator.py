@@ -1,0 +1,58 @@
+"""The one who asks for other members goes from node to node until it is so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apps import kv
+from apps.process import CancelTimer, Received, Reply, Requested, Response, Send, SetTimer, TimerFired, Trace
+from apps.raft import ChangeMembership
+from apps.raft.operator import Answered, Operator, OperatorConfig
+from apps.workload import Start, Stop
+
+CONFIG = OperatorConfig(voters=("n1", "n4"), learners=("n2",), timeout=1000, pause=50)
+
+
+def asked(effects: list[Any]) -> tuple[str, int]:
+    (send,) = (effect for effect in effects if isinstance(effect, Send))
+    assert send.message.command == ChangeMembership(("n1", "n4"), ("n2",))
+    return send.to, send.message.request
+
+
+def started() -> tuple[Operator, int]:
+    operator = Operator(["n1", "n2", "n3"], CONFIG)
+    assert operator.handle(10, Requested("", 1, Start(30))) == [SetTimer("ask", 20)]
+    to, number = asked(operator.handle(30, TimerFired("ask")))
+    assert to == "n1"
+    return operator, number
+
+
+def answer(operator: Operator, node: str, number: int, result: Any) -> list[Any]:
+    traced, *effects = operator.handle(40, Received(node, Response(number, result)))
+    assert traced == Trace(Answered(node, result))
+    return effects
+
+
+def test_it_follows_the_hint_to_the_leader_and_stays_with_one_that_is_busy() -> None:
+    operator, number = started()
+    assert answer(operator, "n1", number, kv.NotLeader("n3")) == [SetTimer("ask", 50)]
+    to, number = asked(operator.handle(90, TimerFired("ask")))
+    assert to == "n3"
+    assert answer(operator, "n3", number, kv.Busy("not now")) == [SetTimer("ask", 50)]
+    assert asked(operator.handle(140, TimerFired("ask")))[0] == "n3"
+
+
+def test_who_does_not_answer_is_passed_over_and_what_he_says_later_is_not_heard() -> None:
+    operator, number = started()
+    assert asked(operator.handle(1030, TimerFired("ask")))[0] == "n2"
+    assert operator.handle(1040, Received("n1", Response(number, kv.Done()))) == []
+
+
+def test_it_asks_no_more_when_it_is_done_or_refused_or_told_to_stop() -> None:
+    for result in (kv.Done(), kv.Refused("no such node")):
+        operator, number = started()
+        assert answer(operator, "n1", number, result) == [CancelTimer("ask")]
+        assert operator.handle(2000, TimerFired("ask")) == []
+    operator, _ = started()
+    assert operator.handle(50, Requested("", 2, Stop(50))) == [CancelTimer("ask"), Reply("", 2, kv.Done())]
+    assert operator.handle(2000, TimerFired("ask")) == []
