@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from topologies.draft import Draft, at_least, leaf_networks
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan, PlanError
+from topologies.units import UnitError, parse_duration, parse_rate, parse_share
 
 #: What a region's or a node's leaf is called after it.
 LEAF_SUFFIX = "-lf"
@@ -81,6 +85,68 @@ def from_graph(graph: Graph, hosts_per_node: int = 1) -> FabricPlan:
     if len(set(names.values())) < len(names):
         raise PlanError(f"two nodes would have the same name: {', '.join(sorted(names.values()))}")
     return _of_routers("graph", hosts, links)
+
+
+def from_edges(edges: Iterable[tuple[str, str]], hosts: int | Mapping[str, int] = 1) -> FabricPlan:
+    """The fabric of a graph's edges, ``[("a", "b"), ("b", "c")]``, as `from_graph` makes it.
+
+    ``hosts`` is how many each node has, or ``{"a": 2}``, and then none where nothing is said. Raises `PlanError`.
+    """
+    pairs = list(edges)
+    nodes = list(dict.fromkeys(node for pair in pairs for node in pair))
+    counts = dict.fromkeys(nodes, hosts) if isinstance(hosts, int) else {node: hosts.get(node, 0) for node in nodes}
+    if not isinstance(hosts, int) and (unknown := sorted(set(hosts) - set(nodes))):
+        raise PlanError(f"hosts of {', '.join(unknown)}, which no link names; there is {', '.join(nodes)}")
+    return _of_routers("graph", counts, dict.fromkeys(pairs, (None, None)))
+
+
+#: What a file's edges may say of their links, beside whatever else is in it.
+_SAID = {"delay": parse_duration, "jitter": parse_duration, "loss": parse_share, "rate": parse_rate}
+
+
+def from_file(path: Path, hosts_per_node: int = 1) -> FabricPlan:
+    """The fabric of a graph in a file, as `from_graph` makes it: GraphML, as the Internet Topology Zoo's, or JSON.
+
+    The JSON is node-link data, ``{"nodes": [{"id": "a"}], "edges": [{"source": "a", "target": "b"}]}``. Nodes may have
+    ``hosts``, edges a ``delay``, ``jitter``, ``loss`` and ``rate`` with their units, ``"40ms"``; a node with a number
+    for a name is called as in `from_graph`. Raises `PlanError`, or OSError where there is no such file.
+    """
+    import networkx
+
+    try:
+        graph = networkx.read_graphml(path) if path.suffix == ".graphml" else _node_link(path.read_bytes())
+        numbered = {node: int(node) for node in graph.nodes if str(node).isdecimal()}
+        graph = networkx.relabel_nodes(graph, numbered)
+        for _, _, said in graph.edges(data=True):
+            asked: dict[str, Any] = {name: parse(said[name]) for name, parse in _SAID.items() if name in said}
+            said["impairment"] = Impairment(**asked) if asked else None
+    except (networkx.NetworkXError, msgspec.DecodeError, UnitError, ValueError, TypeError, SyntaxError) as error:
+        raise PlanError(f"{path.name} is no graph that can be read: {error}") from None
+    return from_graph(graph, hosts_per_node)
+
+
+def _node_link(data: bytes) -> Any:
+    import networkx
+
+    said = msgspec.json.decode(data, type=_NodeLink)
+    graph = networkx.DiGraph() if said.directed else networkx.Graph()
+    try:
+        for node in said.nodes:
+            graph.add_node(node.pop("id"), **node)
+        for edge in (*said.edges, *said.links):
+            graph.add_edge(edge.pop("source"), edge.pop("target"), **edge)
+    except KeyError as missing:
+        raise ValueError(
+            f'every node has an "id", every edge a "source" and a "target"; {missing} is missing'
+        ) from None
+    return graph
+
+
+class _NodeLink(msgspec.Struct):
+    nodes: list[dict[str, Any]]
+    edges: list[dict[str, Any]] = []
+    links: list[dict[str, Any]] = []
+    directed: bool = False
 
 
 _Impaired = tuple[Impairment | None, Impairment | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from topologies.draft import Draft, at_least, leaf_networks
@@ -13,24 +13,29 @@ from topologies.plan import FabricPlan, PlanError
 def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
     spines: int,
     leaves: int,
-    hosts_per_leaf: int,
+    hosts_per_leaf: int | Sequence[int],
     *,
     weights: Mapping[str, int] | None = None,
     missing: Collection[str] = (),
     host_rate: int = 0,
     oversubscription: float = 1.0,
 ) -> FabricPlan:
-    """The plan of a two-tier Clos fabric: ``spines`` × ``leaves`` links, ``leaves * hosts_per_leaf`` hosts.
+    """The plan of a two-tier Clos fabric: ``spines`` × ``leaves`` links, and ``hosts_per_leaf`` on each leaf.
 
     Host numbers run through the leaves: with four hosts a leaf, h1-h4 are in leaf1 and h5-h8 in leaf2. Leaf *i* has
     the *i*-th /24 (or larger, when it has more than 253 hosts) of 10.0.0.0/8, its router address the last usable one.
 
-    Uneven fabrics: ``weights`` gives links other weights than 1, ``{"leaf1-spine1": 3}``, and ``missing`` links are
-    not there. With a ``host_rate`` in bits a second, uplinks carry so much that the hosts of a leaf together could send
-    ``oversubscription`` times what its uplinks take, each link its part by weight. Raises `PlanError` for a fabric
-    that cannot be.
+    Uneven fabrics: ``hosts_per_leaf`` may be a number for each leaf, ``[2, 4, 4]``, ``weights`` gives links other
+    weights than 1, ``{"leaf1-spine1": 3}``, and ``missing`` links are not there. With a ``host_rate`` in bits a second,
+    uplinks carry so much that the hosts of a leaf together could send ``oversubscription`` times what its uplinks take,
+    each link its part by weight. Raises `PlanError` for a fabric that cannot be.
     """
-    at_least(1, spines=spines, leaves=leaves, hosts_per_leaf=hosts_per_leaf)
+    counts = [hosts_per_leaf] * leaves if isinstance(hosts_per_leaf, int) else list(hosts_per_leaf)
+    at_least(1, spines=spines, leaves=leaves, hosts_per_leaf=min(counts, default=1))
+    if len(counts) != leaves:
+        raise PlanError(
+            f"hosts_per_leaf has {len(counts)} numbers for {leaves} leaves; it is one number, or one for each"
+        )
     if host_rate < 0 or oversubscription <= 0:
         raise PlanError(f"host_rate is {host_rate} and oversubscription {oversubscription:g}; neither can be negative")
     weights = weights or {}
@@ -40,8 +45,8 @@ def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
     known = {f"{leaf}-{spine}" for leaf in leaf_names for spine in spine_names}
     if unknown := sorted((set(weights) | set(missing)) - known):
         raise PlanError(f"no link {', '.join(unknown)} between a leaf and a spine; they are called leaf1-spine1")
-    for leaf, network in zip(leaf_names, leaf_networks(leaves, hosts_per_leaf), strict=True):
-        draft.hosts(leaf, hosts_per_leaf, network)
+    for leaf, count, network in zip(leaf_names, counts, leaf_networks(leaves, max(counts)), strict=True):
+        draft.hosts(leaf, count, network)
         uplinks = {
             spine: weights.get(f"{leaf}-{spine}", 1) for spine in spine_names if f"{leaf}-{spine}" not in missing
         }
@@ -49,7 +54,7 @@ def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
             limit = None
             if host_rate:
                 share = weight / sum(uplinks.values())
-                limit = Impairment(rate=round(hosts_per_leaf * host_rate * share / oversubscription))
+                limit = Impairment(rate=round(count * host_rate * share / oversubscription))
             draft.link(leaf, spine, weight=weight, forth=limit, back=limit)
     return draft.plan("leaf-spine")
 

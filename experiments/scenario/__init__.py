@@ -9,7 +9,7 @@ from experiments.scenario.expect import Expect
 from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition, Reconfigure
 from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
 from experiments.scenario.systems import Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
-from experiments.scenario.topology import Dataplane, Topology
+from experiments.scenario.topology import Dataplane
 from experiments.scenario.whole import Requirement, Scenario, load, parse, stretched
 from experiments.scenario.workloads import NoWorkload, Register, Workload
 
@@ -35,7 +35,6 @@ __all__ = [
     "ScenarioError",
     "Swim",
     "System",
-    "Topology",
     "Workload",
     "directions",
     "links",

@@ -2,83 +2,178 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from experiments.scenario.names import directions, links
-from experiments.scenario.reading import Table, choice, whole
+from experiments.scenario.reading import Table, choice, number, texts, whole
+from topologies.graph import SingleSwitch, Wan, from_edges, from_file
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
+from topologies.three_tier import FatTree, ThreeTier
 from topologies.units import UnitError, format_duration, parse_duration, parse_rate, parse_share
 
 Dataplane: TypeAlias = Literal["ovs", "routed"]
 
+#: From links' weights to the fabric. Raises `PlanError` when there cannot be such a one, OSError for a file of it.
+Make: TypeAlias = Callable[[Mapping[str, int]], FabricPlan]
 
-class Topology(msgspec.Struct, frozen=True):
-    """A named kind of fabric and its sizes; `plan` makes it whole."""
 
-    kind: str = "leaf-spine"
-    spines: int = 2
-    leaves: int = 3
-    hosts_per_leaf: int = 4
+def read_topology(table: Table, folder: Path) -> FabricPlan | None:
+    """The plan of ``[topology]``; None where there can be none. What is wrong with it is noted in the table.
+
+    ``folder`` is where files are looked for that it names.
+    """
+    before = len(table.problems)
+    kind = table.take("kind", choice(*_KINDS), default="leaf-spine")
+    make = _KINDS[kind](table, folder)
+    dataplane: Dataplane = table.take("dataplane", choice("ovs", "routed"), default="ovs")
+    bfd_interval = table.take("bfd", _bfd_interval, default=0)
+    links_table = table.table("link")
+    table.finish()
+    try:
+        plan = make({})
+    except (PlanError, OSError) as error:
+        if len(table.problems) == before:  # it may be but a consequence
+            table.problems.append((table.path, str(error)))
+        return None
+    impairments, weights = _read_links(links_table, plan)
+    if weights:
+        plan = make(weights)
+    return msgspec.structs.replace(
+        plan, impairments=plan.impairments | impairments, bfd_interval=bfd_interval, dataplane=dataplane
+    )
+
+
+def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], dict[str, int]]:
+    """``[topology.link.…]``: what directions of the plan do to packets, and links' weights."""
     impairments: dict[str, Impairment] = {}
-    bfd_interval: int = 0
     weights: dict[str, int] = {}
-    dataplane: Dataplane = "ovs"
+    for name in list(table.values):
+        entry = table.table(name)
+        entry.path = f'{table.path}."{name}"'
+        weight = entry.take("weight", whole(1, 100), default=1)
+        if weight != 1 and ">" in name:
+            entry.wrong("weight", "both directions of a link have its weight; name the link, not a direction")
+        impairment = read_impairment(entry)
+        entry.finish()
+        try:
+            if impairment != Impairment():
+                impairments |= dict.fromkeys(directions(plan, (name,)), impairment)
+            if weight != 1 and ">" not in name:
+                weights |= dict.fromkeys(links(plan, (name,)), weight)
+            directions(plan, (name,))
+        except PlanError as error:
+            table.problems.append((entry.path, str(error)))
+    return impairments, weights
 
-    def plan(self) -> FabricPlan:
-        """Raises `PlanError` when there cannot be such a fabric."""
-        plan = LeafSpine(self.spines, self.leaves, self.hosts_per_leaf)
-        by_direction: dict[str, Impairment] = {}
-        for name, impairment in self.impairments.items():
-            for direction in directions(plan, (name,)):
-                by_direction[direction] = impairment
-        weights = {link: weight for name, weight in self.weights.items() for link in links(plan, (name,))}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kinds
+
+
+def _leaf_spine(table: Table, _folder: Path) -> Make:
+    usual: int | list[int] = 4
+    hosts = table.take("hosts_per_leaf", _one_or_each, default=usual)
+    spines = table.take("spines", whole(1), default=2)
+    leaves = table.take("leaves", whole(1), default=3 if isinstance(hosts, int) else len(hosts))
+    missing: tuple[str, ...] = table.take("missing", texts, default=())
+    host_rate = table.take("host_rate", parse_rate, default=0)
+    oversubscription = table.take("oversubscription", number(0.001), default=1.0)
+    if oversubscription != 1 and not host_rate:
+        table.wrong("oversubscription", 'means nothing without what a host can send: host_rate = "100mbit"')
+
+    def make(weights: Mapping[str, int]) -> FabricPlan:
+        return LeafSpine(
+            spines,
+            leaves,
+            hosts,
+            weights=weights,
+            missing=missing,
+            host_rate=host_rate,
+            oversubscription=oversubscription,
+        )
+
+    return make
+
+
+def _three_tier(table: Table, _folder: Path) -> Make:
+    sizes = ("super_spines", "pods", "spines_per_pod", "leaves_per_pod", "hosts_per_leaf")
+    given = [table.take(size, whole(1), default=2, required=True) for size in sizes]
+    return _weighted(lambda: ThreeTier(*given))
+
+
+def _fat_tree(table: Table, _folder: Path) -> Make:
+    k = table.take("k", whole(2), default=4, required=True)
+    return _weighted(lambda: FatTree(k))
+
+
+def _single(table: Table, _folder: Path) -> Make:
+    hosts = table.take("hosts", whole(1), default=2, required=True)
+    return _weighted(lambda: SingleSwitch(hosts))
+
+
+def _wan(table: Table, _folder: Path) -> Make:
+    hosts = table.take("hosts_per_region", whole(1), default=2)
+    matrix = table.table("delay")
+    delays: dict[tuple[str, str], int] = {}
+    for near in list(matrix.values):
+        row = matrix.table(near)
+        for far in list(row.values):
+            delays[near, far] = row.take(far, parse_duration, default=0)
+    if not delays:
+        table.wrong("delay", 'the regions and the delays between them are missing: eu = { us = "40ms" }')
+    return _weighted(lambda: Wan(delays, hosts))
+
+
+def _graph(table: Table, folder: Path) -> Make:
+    usual: int | dict[str, int] = 1
+    hosts = table.take("hosts", _one_or_named, default=usual)
+    edges: tuple[tuple[str, str], ...] = table.take("links", _edges, default=())
+    file = table.take("file", _file, default="")
+    if bool(edges) == bool(file):
+        table.wrong("links", 'say either links = [["a", "b"], …] or file = "….graphml" (or ….json)')
+    if not file:
+        return _weighted(lambda: from_edges(edges, hosts))
+    if not isinstance(hosts, int):
+        table.wrong("hosts", "a file's nodes have one number of hosts, or what the file says of each")
+        return _weighted(lambda: from_file(folder / file))
+    per_node = hosts
+    return _weighted(lambda: from_file(folder / file, per_node))
+
+
+_KINDS: dict[str, Callable[[Table, Path], Make]] = {
+    "leaf-spine": _leaf_spine,
+    "three-tier": _three_tier,
+    "fat-tree": _fat_tree,
+    "wan": _wan,
+    "single": _single,
+    "graph": _graph,
+}
+
+
+def _weighted(make: Callable[[], FabricPlan]) -> Make:
+    """The same with weights put on whatever links there are."""
+
+    def weighted(weights: Mapping[str, int]) -> FabricPlan:
+        plan = make()
         return msgspec.structs.replace(
             plan,
-            impairments=by_direction,
-            bfd_interval=self.bfd_interval,
-            dataplane=self.dataplane,
             links=tuple(
                 msgspec.structs.replace(link, weight=weights[link.name]) if link.name in weights else link
                 for link in plan.links
             ),
         )
 
+    return weighted
 
-def read_topology(table: Table) -> Topology:
-    """``[topology]``. What is wrong with it is noted in the table."""
-    kind = table.take("kind", choice("leaf-spine"), default="leaf-spine")
-    spines = table.take("spines", whole(1), default=2)
-    leaves = table.take("leaves", whole(1), default=3)
-    hosts_per_leaf = table.take("hosts_per_leaf", whole(1), default=4)
-    dataplane: Dataplane = table.take("dataplane", choice("ovs", "routed"), default="ovs")
-    bfd_interval = table.take("bfd", _bfd_interval, default=0)
-    impairments: dict[str, Impairment] = {}
-    weights: dict[str, int] = {}
-    links_table = table.table("link")
-    for name in list(links_table.values):
-        entry = links_table.table(name)
-        entry.path = f'{links_table.path}."{name}"'
-        if (weight := entry.take("weight", whole(1, 100), default=1)) != 1:
-            weights[name] = weight
-            if ">" in name:
-                entry.wrong("weight", "both directions of a link have its weight; name the link, not a direction")
-        impairments[name] = read_impairment(entry)
-        if impairments[name] == Impairment():
-            del impairments[name]
-        entry.finish()
-        if not table.problems:
-            try:
-                directions(Topology(kind, spines, leaves, hosts_per_leaf).plan(), (name,))
-            except PlanError as error:
-                table.problems.append((entry.path, str(error)))
-                impairments.pop(name, None)
-                weights.pop(name, None)
-    table.finish()
-    return Topology(kind, spines, leaves, hosts_per_leaf, impairments, bfd_interval, weights, dataplane)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values
 
 
 def read_impairment(table: Table) -> Impairment:
@@ -106,3 +201,24 @@ def _bfd_interval(value: object) -> int:
     if not 1_000_000 <= span <= 10_000_000_000 or span % 1_000_000:
         raise UnitError(f"{value!r} is not between 1 ms and 10 s, in whole milliseconds")
     return span
+
+
+def _one_or_each(value: object) -> int | list[int]:
+    return [whole(1)(count) for count in value] if isinstance(value, list) and value else whole(1)(value)
+
+
+def _one_or_named(value: object) -> int | dict[str, int]:
+    return {name: whole(0)(count) for name, count in value.items()} if isinstance(value, dict) else whole(0)(value)
+
+
+def _edges(value: object) -> tuple[tuple[str, str], ...]:
+    pairs = [texts(pair) for pair in value] if isinstance(value, list) else []
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise UnitError(f'{value!r} is not a list of pairs of nodes, for example [["a", "b"], ["b", "c"]]')
+    return tuple((near, far) for near, far in pairs)
+
+
+def _file(value: object) -> str:
+    if not isinstance(value, str) or not value.endswith((".graphml", ".json")):
+        raise UnitError(f"{value!r} is neither a .graphml file nor a .json one")
+    return value

@@ -26,7 +26,7 @@ from experiments.scenario.systems import System, read_system
 from experiments.scenario.tenants import read_tenants
 from experiments.scenario.topology import read_topology
 from experiments.scenario.workloads import Workload, read_workload
-from topologies.plan import FabricPlan, Host, Member, PlanError
+from topologies.plan import FabricPlan, Host, Member
 
 #: What a run can be told not to do without.
 Requirement: TypeAlias = Literal["kernel"]
@@ -85,18 +85,13 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     duration = root.take("duration", positive_duration, default=0, required=True)
     time_scale = root.take("time_scale", number(0.01), default=1.0)
     requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
-    topology = read_topology(root.table("topology"))
+    plan = read_topology(root.table("topology"), Path(source).parent)
     system_table = root.table("system")
     tenant = system_table.take("tenant", name_text, default="")
     system = read_system(system_table)
     workload = read_workload(root.table("workload"), system)
     expect = read_expect(root.table("expect"), system)
 
-    plan: FabricPlan | None = None
-    try:
-        plan = topology.plan()
-    except PlanError as error:
-        problems.append(("topology", str(error)))
     plan = read_tenants(root.tables("tenant"), plan)
     if tenant and plan is not None and tenant not in {one.name for one in plan.tenants}:
         problems.append(("system.tenant", f"there is no [[tenant]] named {tenant!r}"))
