@@ -93,7 +93,7 @@ class HistoryEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     process: int
     type: Literal["invoke"] | Outcome
-    f: F
+    f: F | Literal["echo"]
     value: Any
     error: str | None = None
 
