@@ -196,6 +196,20 @@ def _lin_kv(config: Config) -> Kind:
     )
 
 
+def _echo(config: Config) -> Kind:
+    from apps.maelstrom.bridge import Call, CallResult
+    from apps.maelstrom.clients import EchoClient, EchoConfig
+
+    settings = parameters(config, EchoConfig)
+    return Kind(
+        protocol="echo",
+        make=lambda: EchoClient(config.nodes, settings, _random(config), first_request=_first_request(config)),
+        command=Call,
+        result=CallResult,
+        client=True,
+    )
+
+
 def _flood(config: Config) -> Kind:
     from apps import kv, workload
 
@@ -220,6 +234,7 @@ _KINDS: dict[str, Callable[[Config], Kind]] = {
     "phi": _phi,
     "maelstrom": _maelstrom,
     "lin-kv": _lin_kv,
+    "echo": _echo,
 }
 
 
