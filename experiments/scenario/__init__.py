@@ -11,11 +11,12 @@ from experiments.scenario.names import ROLES, ScenarioError, directions, links, 
 from experiments.scenario.systems import Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
 from experiments.scenario.topology import Dataplane
 from experiments.scenario.whole import Requirement, Scenario, load, parse, stretched
-from experiments.scenario.workloads import NoWorkload, Register, Workload
+from experiments.scenario.workloads import Echo, NoWorkload, Register, Workload
 
 __all__ = [
     "ROLES",
     "Dataplane",
+    "Echo",
     "Expect",
     "Fault",
     "Heartbeat",
