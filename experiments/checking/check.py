@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from experiments.checking.availability import service
-from experiments.checking.binaries import binary_checks, read_findings
+from experiments.checking.binaries import binary_checks, echo_checks, read_findings
 from experiments.checking.client_checks import client_checks, is_fresh, served, stale_checks
 from experiments.checking.detection import detection_checks, measure, sent_bytes, silences
 from experiments.checking.fault_record import FaultRecord, read_faults
@@ -36,7 +36,7 @@ from experiments.checking.results import (
 )
 from experiments.checking.timing import doubted, timed, timing_checks
 from experiments.phrases import count, seconds, span
-from experiments.scenario import Expect, Heartbeat, NoWorkload, Phi, Raft, Register, Swim, System, Workload
+from experiments.scenario import Echo, Expect, Heartbeat, NoWorkload, Phi, Raft, Register, Swim, System, Workload
 
 __all__ = ["Results", "check_path", "judge", "judge_history"]
 
@@ -116,7 +116,9 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         timing = [doubted(found) for found in timing]
     staleness: Staleness | None = None
     clients: list[Check] = []
-    if expect.linearizable and not idle:
+    if isinstance(manifest.scenario.workload, Echo):
+        clients = echo_checks(done)
+    elif expect.linearizable and not idle:
         clients = client_checks(str(path), done, patience, promised=True)
     elif not idle:
         staleness, clients = stale_checks(str(path), done, patience, expect, is_fresh(system))
