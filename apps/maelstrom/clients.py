@@ -1,11 +1,12 @@
 """Clients of bridges: what a workload asks, in Maelstrom's words, and what is known from the answer.
 
-An error of Maelstrom's that is definite means that the operation did not happen (``fail``); any other, and no answer,
-that it may have (``info``).
+`LinKvClient` is for lin-kv, `EchoClient` for echo. An error of Maelstrom's that is definite means that the operation
+did not happen (``fail``); any other, and no answer, that it may have (``info``).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -15,8 +16,23 @@ import msgspec
 from apps import kv
 from apps.maelstrom.bridge import Call, Called, CallResult, Declined
 from apps.maelstrom.protocol import Code, is_definite
-from apps.process import Effect, Event, Nanoseconds, NodeId, Received, Request, Response, Send
-from apps.workload import RegisterClient, RegisterConfig
+from apps.process import (
+    CancelTimer,
+    Effect,
+    Event,
+    Nanoseconds,
+    NodeId,
+    Received,
+    Reply,
+    Request,
+    Requested,
+    Response,
+    Send,
+    SetTimer,
+    TimerFired,
+    Trace,
+)
+from apps.workload import HistoryEvent, Outcome, RegisterClient, RegisterConfig, Start, Stop
 
 
 class LinKvClient:
@@ -91,3 +107,90 @@ def read_answer(operation: kv.Operation, result: CallResult) -> kv.Result:
             reason = f"{code} {body.get('text', '')}".rstrip()
             return kv.Refused(reason) if is_definite(code) else kv.Unsure(reason)
     return kv.Unsure(f"answered with {body['type']!r}")
+
+
+class EchoConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """``thread`` of ``threads``, ``rate`` and ``timeout`` as in `RegisterConfig`."""
+
+    thread: int
+    threads: int
+    rate: float
+    timeout: Nanoseconds = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.thread < self.threads and self.rate > 0 and self.timeout > 0):
+            raise ValueError("thread counts from 0 to threads - 1, and rate and timeout are above 0")
+
+
+class EchoClient:
+    """Calls a number that nobody else calls, and waits for its echo; always at the same node, as Maelstrom's do."""
+
+    def __init__(self, nodes: Sequence[NodeId], config: EchoConfig, random: Random, first_request: int = 0) -> None:
+        self._node = nodes[config.thread % len(nodes)]
+        self._config, self._random = config, random
+        self._request = first_request
+        self._called = 0
+        self._under_way = False
+        self._next_at: Nanoseconds = 0
+        self._stop: Requested | None = None
+
+    def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
+        match event:
+            case Requested(command=Start(at=at)):
+                self._next_at = at
+                return self._wait(now)
+            case Requested(command=Stop(at=at)):
+                self._stop = event
+                return [SetTimer("stop", max(0, at - now))]
+            case TimerFired(timer="next"):
+                return self._call()
+            case TimerFired(timer="stop"):
+                return self._finish()
+            case TimerFired():
+                return self._end(now, "fail", self._number, "timeout")
+            case Received(message=Response(request=request, result=result)) if request == self._request:
+                return self._answered(now, result) if self._under_way else []
+        return []
+
+    @property
+    def _number(self) -> int:
+        return self._called * self._config.threads + self._config.thread
+
+    def _wait(self, now: Nanoseconds) -> list[Effect]:
+        # What an outage kept from being called is not made up for.
+        gap = round(-math.log(1.0 - self._random.random()) / self._config.rate * 1e9)
+        self._next_at = max(self._next_at, now) + gap
+        return [SetTimer("next", self._next_at - now)]
+
+    def _call(self) -> list[Effect]:
+        self._request += 1
+        self._called += 1
+        self._under_way = True
+        body = msgspec.json.encode({"type": "echo", "echo": self._number})
+        return [
+            Trace(HistoryEvent(self._config.thread, "invoke", "echo", self._number)),
+            SetTimer("deadline", self._config.timeout),
+            Send(self._node, Request(self._request, Call(body))),
+        ]
+
+    def _answered(self, now: Nanoseconds, result: CallResult) -> list[Effect]:
+        if not isinstance(result, Called):
+            return self._end(now, "fail", self._number, result.reason)
+        match msgspec.json.decode(result.body):
+            case {"type": "echo_ok", "echo": heard}:
+                return self._end(now, "ok", heard)
+            case {"type": "error", "code": int(code), **rest}:
+                return self._end(now, "fail", self._number, f"{code} {rest.get('text', '')}".rstrip())
+            case body:
+                return self._end(now, "fail", self._number, f"answered with {body['type']!r}")
+
+    def _end(self, now: Nanoseconds, outcome: Outcome, value: Any, error: str | None = None) -> list[Effect]:
+        self._under_way = False
+        done = Trace(HistoryEvent(self._config.thread, outcome, "echo", value, error))
+        return [done, CancelTimer("deadline"), *(self._finish() or self._wait(now))]
+
+    def _finish(self) -> list[Effect]:
+        """The end of the work, if it was asked for and nothing is under way."""
+        if self._stop is None or self._under_way:
+            return []
+        return [CancelTimer("next"), Reply(self._stop.client, self._stop.request, kv.Done())]

@@ -1,4 +1,6 @@
-"""Whether binaries kept to Maelstrom's protocol, from what their bridges left (`apps.maelstrom.bridge`)."""
+"""Whether binaries kept to Maelstrom's protocol, from what their bridges left (`apps.maelstrom.bridge`), and the
+checks of those of its workloads that are its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 import msgspec
 
 from apps.maelstrom.bridge import Gone, Rejected
-from experiments.checking.history import HistoryError
+from experiments.checking.history import HistoryError, Operation
 from experiments.checking.results import Check
 from experiments.phrases import count
 
@@ -77,3 +79,15 @@ def binary_checks(findings: Sequence[Finding]) -> list[Check]:
     more = f"; and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
     details: dict[str, Any] = {"findings": [msgspec.to_builtins(finding) for finding in first.values()]}
     return [Check("maelstrom_protocol", False, "; ".join(told[:MOST_TOLD]) + more, details)]
+
+
+def echo_checks(done: Sequence[Operation]) -> list[Check]:
+    """Whether every echo that came back was what had been called."""
+    came = [one for one in done if one.type == "ok"]
+    wrong = [one for one in came if one.result != one.value]
+    if not wrong:
+        return [Check("echoes", True, f"{count(len(came), 'echo', 'echoes')} came back as called")]
+    first = wrong[0]
+    more = f", and {len(wrong) - 1:,} more" if wrong[1:] else ""
+    summary = f"process {first.process} called {first.value!r} and heard {first.result!r}{more}"
+    return [Check("echoes", False, summary, {"wrong": [[one.value, one.result] for one in wrong[:MOST_TOLD]]})]

@@ -30,7 +30,7 @@ class Register(msgspec.Struct, frozen=True, tag="register", tag_field="kind"):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f"c{number}" for number in range(1, self.clients + 1))
+        return _named(self.clients)
 
     def process(self, name: str, system: System) -> dict[str, Any]:
         """The ``process`` of the client ``name`` of ``system``, as `apps.runtime.config` reads it."""
@@ -63,6 +63,46 @@ def _register(table: Table, system: System) -> Register:
     )
 
 
+class Echo(msgspec.Struct, frozen=True, tag="echo", tag_field="kind"):
+    """Numbers that must come back as they were called, ``rate`` a second over all clients; the i-th client calls the
+    i-th node. ``placement`` as in `Register`.
+    """
+
+    clients: int = 5
+    rate: float = 100.0
+    timeout: int = 1_000_000_000
+    placement: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        coerce(self, timeout=duration(self.timeout))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _named(self.clients)
+
+    def process(self, name: str, system: System) -> dict[str, Any]:
+        return {
+            "kind": system.client,
+            "thread": self.names.index(name),
+            "threads": self.clients,
+            "rate": self.rate / self.clients,
+            "timeout": self.timeout,
+        }
+
+    def stretched(self, factor: float) -> Echo:
+        return msgspec.structs.replace(self, timeout=round(self.timeout * factor), rate=self.rate / factor)
+
+
+def _echo(table: Table, system: System) -> Echo:
+    default = Echo()
+    return Echo(
+        clients=table.take("clients", whole(1), default=default.clients),
+        rate=table.take("rate", number(0.001), default=default.rate),
+        timeout=table.take("timeout", positive_duration, default=default.timeout),
+        placement=table.take("placement", texts, default=()),
+    )
+
+
 class NoWorkload(msgspec.Struct, frozen=True, tag="none", tag_field="kind"):
     """Nobody asks for anything: the nodes have enough to say to each other."""
 
@@ -81,14 +121,21 @@ def _none(table: Table, system: System) -> NoWorkload:
     return NoWorkload()
 
 
-Workload: TypeAlias = Register | NoWorkload
+def _named(clients: int) -> tuple[str, ...]:
+    return tuple(f"c{number}" for number in range(1, clients + 1))
 
-_KINDS: dict[str, Callable[[Table, System], Workload]] = {"register": _register, "none": _none}
+
+Workload: TypeAlias = Register | Echo | NoWorkload
+
+_KINDS: dict[str, Callable[[Table, System], Workload]] = {"register": _register, "echo": _echo, "none": _none}
+
+#: What a system must be able to do for a workload of that kind.
+_NEEDS = {"register": "read", "echo": "echo"}
 
 
 def read_workload(table: Table, system: System) -> Workload:
     """``[workload]`` for ``system``. What is wrong with it is noted in the table."""
-    kinds = [kind for kind in _KINDS if system.operations or kind == "none"]
+    kinds = [kind for kind in _KINDS if kind == "none" or _NEEDS[kind] in system.operations]
     kind = table.take("kind", choice(*kinds), default=kinds[0])
     workload = _KINDS[kind](table, system)
     table.finish()

@@ -11,11 +11,13 @@ import msgspec
 from msgspec import UNSET
 
 from apps.detectors import trace as detectors
+from apps.maelstrom.bridge import Gone, Rejected
 from apps.process import Nanoseconds, NodeId
 from apps.quorum import trace as quorum
 from apps.raft import trace
 from apps.workload import HistoryEvent
 from experiments.checking import trace as evidence
+from experiments.checking.binaries import Finding
 from experiments.checking.history import Event
 from experiments.checking.node_checks import properties_of
 from experiments.checking.quorum_properties import QuorumProperties
@@ -83,7 +85,7 @@ class OnlineRecorder:
     """Keeps nothing as text: histories for their checker, and the nodes' traces checked as they grow.
 
     ``violations`` of what ``system`` promises of every execution, in the order in which they were found;
-    ``broken_off``: why a trace could not be understood, if so.
+    ``broken_off``: why a trace could not be understood, if so. ``findings`` about binaries (`checking.binaries`).
     """
 
     def __init__(self, system: System) -> None:
@@ -91,6 +93,7 @@ class OnlineRecorder:
         self.witnesses: list[Witness] = []
         self.violations: list[Violation] = []
         self.broken_off = ""
+        self.findings: list[Finding] = []
         self.properties = properties_of(system)
         self._lines: dict[tuple[NodeId, int], int] = {}
 
@@ -101,6 +104,8 @@ class OnlineRecorder:
         as_read = _AS_READ.get(type(event))
         if as_read is not None:
             self._take(node, incarnation, as_read(moment, event))
+        elif isinstance(event, Rejected | Gone):
+            self.findings.append(Finding(node, moment, event))
 
     def client(self, moment: Nanoseconds, client: NodeId, event: HistoryEvent) -> None:
         error = UNSET if event.error is None else event.error

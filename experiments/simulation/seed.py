@@ -11,6 +11,7 @@ import msgspec
 
 from apps.process import Nanoseconds
 from experiments.checking.availability import service
+from experiments.checking.binaries import binary_checks, echo_checks
 from experiments.checking.client_checks import client_checks, is_fresh, served, stale_checks
 from experiments.checking.detection import detection_checks, measure, silences
 from experiments.checking.fault_record import Step, gather
@@ -20,7 +21,7 @@ from experiments.checking.results import Availability, Check, Detection, Leader,
 from experiments.checking.timing import timed, timing_checks
 from experiments.checking.trace import in_order
 from experiments.phrases import seconds
-from experiments.scenario import Heartbeat, Phi, Scenario, Swim, place
+from experiments.scenario import Echo, Heartbeat, Phi, Scenario, Swim, place
 from experiments.schedule import LEAD_IN_NS, Schedule
 from experiments.simulation.faults import SIMULATED_STRIKES
 from experiments.simulation.kernel import Loop
@@ -139,6 +140,7 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
     for death in played.deaths[:1]:
         when = seconds(death["t"] - played.epoch)
         broken.append(f"nodes_stayed_up: {death['node']} ended by itself at {when}: {death['said']}")
+    broken += (f"{check.name}: {check.summary}" for check in binary_checks(recorder.findings))
     if recorder.broken_off:
         doubts.append(f"trace: {recorder.broken_off}")
 
@@ -160,7 +162,9 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
         if not done:
             doubts += ["history: no client did anything"] if scenario.workload.names else []
         else:
-            if expect.linearizable:
+            if isinstance(scenario.workload, Echo):
+                checks = echo_checks(done)
+            elif expect.linearizable:
                 checks = client_checks("history", done, PATIENCE, promised=True)
             else:
                 staleness, checks = stale_checks("history", done, PATIENCE, expect, is_fresh(system))
