@@ -36,12 +36,13 @@ lint: setup
 	.venv/bin/lint-imports
 
 # One after another, each with the machine to itself; fails if an aim was missed, after the last.
-bench: setup
+bench:
+	@.ci/setup --bench
 	@missed=; for name in wire raft fabric throughput ecmp failover detectors simulator; do \
 		.ci/privileged .venv/bin/splitbrain bench $$name || missed="$$missed $$name"; done; \
 	[ -z "$$missed" ] || { echo "missed:$$missed" >&2; exit 1; }
 
 # What these targets made in the checkout, but not the runs: they are results.
 clean:
-	rm -rf .venv .uv .kernel .vm dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .uv .kernel .vm .peers dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -345,6 +345,19 @@ class FloodSummary(msgspec.Struct, frozen=True):
     p99: Nanoseconds
     max: Nanoseconds
 
+    @classmethod
+    def of(cls, latencies: Sequence[Nanoseconds], duration: Nanoseconds) -> FloodSummary:
+        """``latencies``: of each operation that counts."""
+        ordered = sorted(latencies) or [0]
+        last = len(ordered) - 1
+        return cls(
+            operations=len(latencies),
+            duration=max(0, duration),
+            p50=ordered[last // 2],
+            p99=ordered[last * 99 // 100],
+            max=ordered[last],
+        )
+
 
 class Flood:
     """Keeps a number of operations under way, each in a session of its own, and leaves a `FloodSummary` at the end."""
@@ -426,15 +439,7 @@ class Flood:
 
     def _end(self, now: Nanoseconds) -> list[Effect]:
         assert self._stop is not None
-        ordered = sorted(self._latencies) or [0]
-        last = len(ordered) - 1
-        summary = FloodSummary(
-            operations=len(self._latencies),
-            duration=max(0, now - self._counted_from),
-            p50=ordered[last // 2],
-            p99=ordered[last * 99 // 100],
-            max=ordered[last],
-        )
+        summary = FloodSummary.of(self._latencies, now - self._counted_from)
         self._under_way.clear()
         return [CancelTimer("check"), Trace(summary), Reply(self._stop.client, self._stop.request, kv.Done())]
 

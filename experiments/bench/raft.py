@@ -1,7 +1,8 @@
-"""How many writes a second three Raft nodes take in a fabric, each on two disks before it is answered.
+"""What three Raft nodes do in a second in a fabric, each write on two disks before it is answered; and what peers do.
 
 2 spines × 3 leaves under their controller, a node in each leaf and the client in a host of its own; real sockets, real
-fsync, the trace written as in any run. Values are of 256 bytes, a session for each write that is outstanding.
+fsync, the trace written as in any run. Values are of 256 bytes, a session for each operation that is outstanding. The
+peers (`experiments.bench.raft_peers`) come after ours, in the same hosts.
 """
 
 from __future__ import annotations
@@ -10,104 +11,171 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from apps.workload import FloodSummary
-from experiments.bench import BenchError, Figure, figure
-from experiments.emulation.inside import Inside
-from topologies.leaf_spine import LeafSpine
-from topologies.sandbox import Sandbox
+from experiments.bench import Figure, figure
+from experiments.bench.raft_lab import (
+    CLIENT_HOST,
+    MEASURED,
+    PLACEMENT,
+    VALUE_BYTES,
+    WARM_UP,
+    Cluster,
+    Lab,
+    laboratory,
+)
+from experiments.bench.raft_peers import Etcd, PySyncObj
 
-PLACEMENT = {"n1": "h1", "n2": "h3", "n3": "h5"}
-CLIENT_HOST = "h2"
+System = TypeVar("System", bound=Cluster)
+
 PORT = 7000
-VALUE_BYTES = 256
-#: Seconds of each round: until the client is connected, before and while writes are counted.
-CONNECT, WARM_UP, MEASURED = 1.5, 1.0, 3.0
+MANY = 1000
 ROUNDS = 3
-#: Seconds the fabric and the first election may take.
-PATIENCE = 30.0
+#: Seconds until a client of ours is connected.
+CONNECT = 1.5
+
+
+class Writes(NamedTuple):
+    """A system's rounds of writes, `MANY` at once and one after another."""
+
+    many: list[FloodSummary]
+    one: list[FloodSummary]
 
 
 def bench() -> list[Figure]:
-    plan = LeafSpine(2, 3, 2)
-    with tempfile.TemporaryDirectory(prefix="splitbrain-bench-") as name:
-        folder = Path(name)
-        ended: list[tuple[str, str, int]] = []
-        with Sandbox(Inside, plan, folder, 1, out=folder, on_event=ended.append) as sandbox:
-            addresses = {node: f"{plan.host(host).ip}:{PORT}" for node, host in PLACEMENT.items()}
-            cluster = _Cluster(sandbox, folder, addresses, ended)
-            sandbox.call_sync("build")
-            sandbox.call_sync("wait_forwarding", PATIENCE)
-            cluster.start()
-            one = [cluster.flood(1) for _ in range(ROUNDS)]
-            thousand = [cluster.flood(1000) for _ in range(ROUNDS)]
-
-    def median(rounds: list[FloodSummary], value: Callable[[FloodSummary], float]) -> float:
-        return statistics.median(map(value, rounds))
-
-    return [
-        figure("writes_per_s", median(thousand, _per_second), "1/s", aim="≥ 5,000"),
-        figure("p50_ms", median(thousand, lambda summary: summary.p50 / 1e6), "ms"),
-        figure("p99_ms", median(thousand, lambda summary: summary.p99 / 1e6), "ms"),
-        figure("writes_per_s_1", median(one, _per_second), "1/s"),
-        figure("p50_ms_1", median(one, lambda summary: summary.p50 / 1e6), "ms"),
-        figure("p99_ms_1", median(one, lambda summary: summary.p99 / 1e6), "ms"),
+    with tempfile.TemporaryDirectory(prefix="splitbrain-bench-") as name, laboratory(Path(name)) as lab:
+        with _started(Splitbrain(lab, "read_index")) as ours:
+            writes = _writes(ours)
+            read_index = [ours.flood(MANY, "read") for _ in range(ROUNDS)]
+        with _started(Splitbrain(lab, "lease")) as ours:
+            lease = [ours.flood(MANY, "read") for _ in range(ROUNDS)]
+        etcd = _etcd(lab)
+        pysyncobj = _pysyncobj(lab)
+    rows: list[tuple[str, str, Callable[[Writes], float], str | None]] = [
+        ("writes_per_s", "1/s", lambda one: _per_second(one.many), "≥ 20,000"),
+        ("p50_ms", "ms", lambda one: _p50_ms(one.many), None),
+        ("p99_ms", "ms", lambda one: _p99_ms(one.many), None),
+        ("writes_per_s_1", "1/s", lambda one: _per_second(one.one), "≥ 600"),
+        ("p50_ms_1", "ms", lambda one: _p50_ms(one.one), "≤ 1.6"),
+        ("p99_ms_1", "ms", lambda one: _p99_ms(one.one), None),
     ]
+    peer = "etcd" if etcd else None
+    figures = [
+        figure(name, value(writes), unit, aim=aim, peer=peer, peer_value=value(etcd) if etcd else None)
+        for name, unit, value, aim in rows
+    ]
+    figures += [
+        figure("reads_per_s_read_index", _per_second(read_index), "1/s", aim="≥ 40,000"),
+        figure("reads_per_s_lease", _per_second(lease), "1/s", aim="≥ 60,000"),
+    ]
+    if pysyncobj:
+        figures += [
+            figure("pysyncobj_writes_per_s", _per_second(pysyncobj.many), "1/s"),
+            figure("pysyncobj_writes_per_s_1", _per_second(pysyncobj.one), "1/s"),
+            figure("pysyncobj_p50_ms_1", _p50_ms(pysyncobj.one), "ms"),
+        ]
+    return figures
 
 
-def _per_second(summary: FloodSummary) -> float:
-    return summary.operations / (summary.duration / 1e9)
+def _etcd(lab: Lab) -> Writes | None:
+    if Etcd.program() is None:
+        _say_missing("etcd")
+        return None
+    with _started(Etcd(lab)) as etcd:
+        return _writes(etcd)
 
 
-class _Cluster:
-    """The nodes, and the clients that flood them one after another. ``ended``: the sandbox's events, as they come."""
+def _pysyncobj(lab: Lab) -> Writes | None:
+    if PySyncObj.program() is None:
+        _say_missing("PySyncObj")
+        return None
+    with _started(PySyncObj(lab, "single")) as single:
+        one = [single.flood(1) for _ in range(ROUNDS)]
+    with _started(PySyncObj(lab, "batched")) as batched:
+        many = [batched.flood(MANY) for _ in range(ROUNDS)]
+    return Writes(many, one)
 
-    def __init__(
-        self, sandbox: Sandbox, folder: Path, addresses: dict[str, str], ended: list[tuple[str, str, int]]
-    ) -> None:
-        self._sandbox, self._folder, self._addresses, self._ended = sandbox, folder, addresses, ended
+
+def _say_missing(peer: str) -> None:
+    print(f"bench raft: {peer} is not here to be measured as well; `.ci/setup --bench` gets it", file=sys.stderr)
+
+
+@contextmanager
+def _started(system: System) -> Iterator[System]:
+    """A system's nodes, until the block ends."""
+    system.start()
+    try:
+        yield system
+    finally:
+        system.stop()
+
+
+def _writes(system: Cluster) -> Writes:
+    one = [system.flood(1) for _ in range(ROUNDS)]
+    return Writes([system.flood(MANY) for _ in range(ROUNDS)], one)
+
+
+def _per_second(rounds: Sequence[FloodSummary]) -> float:
+    return statistics.median(summary.operations / (summary.duration / 1e9) for summary in rounds)
+
+
+def _p50_ms(rounds: Sequence[FloodSummary]) -> float:
+    return statistics.median(summary.p50 / 1e6 for summary in rounds)
+
+
+def _p99_ms(rounds: Sequence[FloodSummary]) -> float:
+    return statistics.median(summary.p99 / 1e6 for summary in rounds)
+
+
+class Splitbrain:
+    """Our nodes, and the clients that flood them one after another."""
+
+    def __init__(self, lab: Lab, reads: Literal["read_index", "lease"]) -> None:
+        self._lab, self._reads = lab, reads
+        self._addresses = {node: lab.address(node, PORT) for node in PLACEMENT}
         self._floods = 0
 
     def start(self) -> None:
-        """Start the nodes and wait until one leads."""
-        for node, address in self._addresses.items():
-            self._spawn(node, PLACEMENT[node], address, {"kind": "raft"})
-        end = time.monotonic() + PATIENCE
-        while not any(b'"role":"leader"' in self._trace(node, "0") for node in self._addresses):
-            if time.monotonic() > end:
-                raise BenchError(f"no Raft node led within {PATIENCE:.0f} s: {self._logs()}")
-            time.sleep(0.05)
+        for node, host in PLACEMENT.items():
+            self._spawn(node, host, self._addresses[node], {"kind": "raft", "reads": self._reads})
+        self._lab.eventually(
+            lambda: any(b'"role":"leader"' in self._trace(node, "0") for node in PLACEMENT), "no Raft node led"
+        )
 
-    def flood(self, outstanding: int) -> FloodSummary:
-        """Keep so many writes under way for a while."""
+    def flood(self, outstanding: int, operation: Literal["write", "read"] = "write") -> FloodSummary:
         self._floods += 1
         client = f"flood{self._floods}"
         process = {
             "kind": "flood",
             "outstanding": outstanding,
+            "operation": operation,
             "value_bytes": VALUE_BYTES,
             "warm_up": int(WARM_UP * 1e9),
         }
         self._spawn(client, CLIENT_HOST, None, process)
         start = time.monotonic_ns() + int(CONNECT * 1e9)
-        self._sandbox.call_sync("tell", [client], f"start {start}")
-        self._sandbox.call_sync("tell", [client], f"stop {start + int((WARM_UP + MEASURED) * 1e9)}")
-        late = self._sandbox.call_sync("wait", [client], PATIENCE)
-        line = self._trace(client, "history")
-        if late or not line or any(status for _, _, status in self._ended):
-            raise BenchError(f"the round with {outstanding} outstanding failed: {self._logs()}")
-        return msgspec.json.decode(line, type=FloodSummary)
+        self._lab.tell(self._name(client), f"start {start}")
+        self._lab.tell(self._name(client), f"stop {start + int((WARM_UP + MEASURED) * 1e9)}")
+        self._lab.await_end(self._name(client))
+        return msgspec.json.decode(self._trace(client, "history"), type=FloodSummary)
 
-    def _spawn(self, name: str, host: str, listen: str | None, process: dict[str, Any]) -> None:
-        home = self._folder / name
+    def stop(self) -> None:
+        self._lab.end(map(self._name, PLACEMENT))
+
+    def _name(self, node: str) -> str:
+        return f"{self._reads}-{node}"
+
+    def _spawn(self, node: str, host: str, listen: str | None, process: dict[str, Any]) -> None:
+        home = self._lab.folder / self._name(node)
         home.mkdir()
         config = {
-            "node": name,
+            "node": node,
             "cluster": "bench",
             "incarnation": 0,
             "listen": listen,
@@ -119,13 +187,8 @@ class _Cluster:
         }
         path = home / "config.json"
         path.write_bytes(msgspec.json.encode(config))
-        self._sandbox.call_sync("spawn", name, host, [sys.executable, "-m", "apps.runtime", str(path)], home / "log")
+        self._lab.spawn(self._name(node), host, [sys.executable, "-m", "apps.runtime", str(path)])
 
-    def _trace(self, name: str, file: str) -> bytes:
-        path = self._folder / name / "trace" / f"{file}.ndjson"
+    def _trace(self, node: str, file: str) -> bytes:
+        path = self._lab.folder / self._name(node) / "trace" / f"{file}.ndjson"
         return path.read_bytes() if path.exists() else b""
-
-    def _logs(self) -> str:
-        said = [path.read_text().strip() for path in sorted(self._folder.glob("*/log"))]
-        ends = [f"{name} ended with status {status}" for _, name, status in self._ended if status]
-        return "; ".join(filter(None, [*ends, *said])) or "nobody said why"
