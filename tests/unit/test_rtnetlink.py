@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from typing import Any
 
 import pytest
@@ -113,3 +114,70 @@ def test_a_rule_drops_one_pair_and_is_removed_by_the_same_words(priority: int, a
 def test_an_address_with_bits_that_are_no_octets_never_reaches_the_kernel() -> None:
     with pytest.raises(ValueError, match="300"):
         rtnetlink.new_address(2, "10.0.0.300/24")
+
+
+@settings(deadline=None)
+@given(PORTS)
+def test_a_bridge_is_up_and_looks_into_no_multicast(port: Port) -> None:
+    read = decoded(ifinfmsg, rtnetlink.new_bridge(port))
+    check_port(read, port, up=True)
+    info = read.get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "bridge"
+    assert info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_BR_MCAST_SNOOPING") == 0
+
+
+@settings(deadline=None)
+@given(PORTS, st.integers(1, 2**24 - 1), ADDRESSES, st.integers(1, 65_535))
+def test_a_vxlan_device_learns_nothing_and_has_its_ports_and_no_checksum(
+    port: Port, vni: int, address: str, udp_port: int
+) -> None:
+    local = address.partition("/")[0]
+    sources = range(49_152, 65_536)
+    made = rtnetlink.new_vxlan(port, vni=vni, local=local, udp_port=udp_port, source_ports=sources)
+    read = decoded(ifinfmsg, made)
+    check_port(read, port, up=True)
+    info = read.get_attr("IFLA_LINKINFO")
+    assert info.get_attr("IFLA_INFO_KIND") == "vxlan"
+    data = info.get_attr("IFLA_INFO_DATA")
+    assert data.get_attr("IFLA_VXLAN_ID") == vni
+    assert data.get_attr("IFLA_VXLAN_LOCAL") == local
+    assert data.get_attr("IFLA_VXLAN_PORT") == udp_port
+    assert data.get_attr("IFLA_VXLAN_PORT_RANGE") == {"low": sources[0], "high": sources[-1]}
+    assert (data.get_attr("IFLA_VXLAN_LEARNING"), data.get_attr("IFLA_VXLAN_UDP_CSUM")) == (0, 0)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2**31 - 1), MACS, ADDRESSES)
+def test_a_tunnel_is_told_to_the_device_and_its_bridge_and_flooding_to_the_device_alone(
+    index: int, mac: str, address: str
+) -> None:
+    end = address.partition("/")[0]
+    tunnel = decoded(ndmsg, rtnetlink.new_tunnel(index, mac, end))
+    flooding = decoded(ndmsg, rtnetlink.new_flooding(index, end))
+    local = decoded(ndmsg, rtnetlink.new_forwarding(index, mac))
+    assert [read["family"] for read in (tunnel, flooding, local)] == [socket.AF_BRIDGE] * 3
+    assert [read["flags"] for read in (tunnel, flooding, local)] == [2 | 4, 2, 4]  # NTF_SELF, NTF_MASTER
+    # None of them ages: NUD_NOARP.
+    assert all(read["ifindex"] == index and read["state"] & 0x40 for read in (tunnel, flooding, local))
+    macs = [read.get_attr("NDA_LLADDR") for read in (tunnel, flooding, local)]
+    assert macs == [mac, "00:00:00:00:00:00", mac]
+    assert [read.get_attr("NDA_DST") for read in (tunnel, flooding)] == [end, end]
+    assert flooding["header"]["flags"] & rtnetlink.NLM_F_APPEND
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2**31 - 1), st.integers(1, 2**31 - 1))
+def test_a_port_joins_its_bridge_and_suppresses_arp(index: int, bridge: int) -> None:
+    joined = decoded(ifinfmsg, rtnetlink.set_master(index, bridge))
+    assert (joined["index"], joined.get_attr("IFLA_MASTER")) == (index, bridge)
+    told = decoded(ifinfmsg, rtnetlink.suppress_arp(index))
+    assert (told["index"], told["family"]) == (index, socket.AF_BRIDGE)
+    flags = told.get_attr("IFLA_PROTINFO")
+    assert (flags.get_attr("IFLA_BRPORT_LEARNING"), flags.get_attr("IFLA_BRPORT_NEIGH_SUPPRESS")) == (0, 1)
+
+
+@settings(deadline=None)
+@given(NAMES, st.integers(68, 65_535))
+def test_an_mtu_is_set_by_name(name: str, mtu: int) -> None:
+    read = decoded(ifinfmsg, rtnetlink.set_mtu(name, mtu))
+    assert (read.get_attr("IFLA_IFNAME"), read.get_attr("IFLA_MTU")) == (name, mtu)
