@@ -328,9 +328,13 @@ class Swim:
 
     def _on_message(self, sender: NodeId, message: Message) -> None:
         if not isinstance(message, Nack):
+            missed = False
             for update in message.gossip:
                 if update.member in self._roster.known:
+                    missed |= self._is_refuted(update)
                     self._learn(update)
+            if missed and not isinstance(message, Ping):
+                self._ping(sender)  # which tells it, as the answer to a ping does; by chance it may never hear of it
         match message:
             case Ping(sequence):
                 self._send(sender, Ack(sequence, self._gossip_for(sender)))
@@ -381,12 +385,21 @@ class Swim:
     def _overrides(self, update: Update) -> bool:
         return (update.incarnation, update.standing) > self.belief(update.member)
 
+    def _is_refuted(self, update: Update) -> bool:
+        """Whether it accuses this member of what it has refuted already."""
+        accuses = update.member == self.node and update.standing is not Standing.ALIVE
+        return accuses and update.incarnation < self.incarnation
+
     def _defend(self, update: Update) -> None:
-        """Refute, by a new incarnation, what is said of this member's present one or of one that it cannot recall."""
-        if update.standing is Standing.ALIVE or update.incarnation < self.incarnation:
+        """Refute, by a new incarnation, what is said of this member's present one or of one that it cannot recall.
+
+        Who speaks of an earlier one has missed the refutation: it is news once more.
+        """
+        if update.standing is Standing.ALIVE:
             return
-        self.incarnation = update.incarnation + 1
-        self._adjust_health(1)
+        if update.incarnation >= self.incarnation:
+            self.incarnation = update.incarnation + 1
+            self._adjust_health(1)
         self._spread(Update(self.node, Standing.ALIVE, self.incarnation, self.node))
 
     def _believe(self, update: Update) -> None:

@@ -129,7 +129,7 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         clients = detection_checks(detection, expect)
     checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
-    results = _results(checks, reasons, told, availability, leaders, fidelity)
+    results = _results(checks, reasons, told, None if idle else availability, leaders, fidelity)
     return msgspec.structs.replace(results, staleness=staleness, detection=detection)
 
 

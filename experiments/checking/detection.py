@@ -190,7 +190,9 @@ def detection_checks(found: Detection, expect: Expect) -> list[Check]:
         told = [f"{one.member} was back for all after {_after(one.back)}" for one in found.detected]
         summary = "; ".join(told) or "nobody had failed"
         checks.append(Check("reinstatement", not late, f"{summary}; {span(expect.reinstatement)} allowed"))
-    summary = f"{count(found.false_positives, 'time')} somebody who could be reached was taken for failed"
+    summary = "nobody who could be reached was taken for failed"
+    if found.false_positives:
+        summary = f"{count(found.false_positives, 'time')} somebody who could be reached was taken for failed"
     if found.longest_mistake is not None:
         summary += f", for {span(found.longest_mistake)} at the longest"
     if found.unresolved:

@@ -82,6 +82,7 @@ def _view(record: Record) -> dict[str, Any]:
         if plan
         else [],
         "timeline": timeline.build(operations, counts, latency, lanes, faults, end, rate, record.metrics, plan),
+        "time_has_operations": bool(operations),
         "bins": (counts.width, latency.width),
         "proofs": [proof.prove(fault, results.availability if results else None) for fault in faults],
         "diagrams": [

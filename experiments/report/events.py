@@ -18,6 +18,9 @@ from experiments.checking.history import Event, Operation
 from experiments.checking.results import Leader
 from experiments.report.record import Record, TraceEvent
 
+#: What a node is of whom nothing else is known, and what other nodes take it for where they watch each other.
+UP, SUSPECT, FAILED = "up", "suspect", "failed"
+
 #: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
 DOWN = "down"
 
@@ -94,11 +97,43 @@ def lanes(
         if fault.kind == "kill" and fault.applied is not None:
             for node in fault.resolved.get("nodes", ()):
                 killed.setdefault(node, []).append(fault.applied.t)
-    return [_lane(node, files, epoch, killed.get(node, []), end) for node, files in traces.items()]
+    judged = _judged(traces, epoch)
+    return [_lane(node, files, epoch, killed.get(node, []), judged[node], end) for node, files in traces.items()]
 
 
-def _lane(node: str, files: Sequence[Sequence[TraceEvent]], epoch: int, killed: Sequence[int], end: int) -> Lane:
-    turns: list[tuple[int, str, int]] = []
+def _judged(traces: Mapping[str, Sequence[Sequence[TraceEvent]]], epoch: int) -> dict[str, list[tuple[int, str, int]]]:
+    """When what the others take each node for has changed, to what, and how many of them do."""
+    said = sorted(
+        (event.t, node, event.member, event.standing)
+        for node, files in traces.items()
+        for events in files
+        for event in events
+        if event.ev in ("believe", "trace")
+    )
+    turns: dict[str, list[tuple[int, str, int]]] = {node: [] for node in traces}
+    standing: dict[str, dict[str, str]] = {node: {} for node in traces}
+    for t, node, member, taken_for in said:
+        if not member:  # it has come up, and thinks well of everybody
+            for about in standing.values():
+                about.pop(node, None)
+            continue
+        about = standing.setdefault(member, {})
+        about[node] = taken_for
+        worst = next((one for one in (FAILED, SUSPECT) if one in about.values()), UP)
+        many = sum(one == worst for one in about.values()) if worst != UP else 0
+        turns.setdefault(member, []).append((t - epoch, worst, many))
+    return turns
+
+
+def _lane(
+    node: str,
+    files: Sequence[Sequence[TraceEvent]],
+    epoch: int,
+    killed: Sequence[int],
+    judged: Sequence[tuple[int, str, int]],
+    end: int,
+) -> Lane:
+    turns: list[tuple[int, str, int]] = list(judged)
     commits: list[tuple[int, int]] = []
     for number, events in enumerate(files):
         if not events:
@@ -113,6 +148,8 @@ def _lane(node: str, files: Sequence[Sequence[TraceEvent]], epoch: int, killed: 
                 break  # said while the kill was being written down
             if event.ev == "role":
                 turns.append((at, event.role, event.term))
+            elif event.ev == "trace" and event.protocol not in ("", "raft") and not (number and judged):
+                turns.append((at, UP, 0))  # until the others have noticed, they judge it as before
             elif event.ev == "started":
                 turns.append((at, "follower", event.term))
             elif event.ev == "commit":

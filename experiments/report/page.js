@@ -71,7 +71,7 @@
     }
     for (const [node, bars] of Object.entries(data.lanes)) {
       const bar = bars.find(([start, end]) => start <= moment && moment < end);
-      if (bar) pairs.push([node, bar[2] === "down" ? "down" : `${bar[2].replace("_", "-")}, term ${bar[3]}`]);
+      if (bar) pairs.push([node, bar[2]]);
     }
     const title = document.createElement("b");
     title.textContent = `${(moment / 1000).toFixed(3)} s`;

@@ -30,6 +30,9 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     role: str = ""
     term: int = 0
     index: int = 0
+    protocol: str = ""
+    member: str = ""
+    standing: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from experiments.checking.availability import service
 from experiments.checking.client_checks import served
 from experiments.checking.fault_record import FaultRecord
 from experiments.checking.history import Operation
-from experiments.checking.results import Check, Leader, Results, Valid
+from experiments.checking.results import Check, Detection, Leader, Results, Staleness, Valid
 from experiments.report import words
 from experiments.report.events import succession
 from experiments.report.record import Record
@@ -81,9 +81,7 @@ def key_figures(
 ) -> list[KeyFigure]:
     """Operations, their outcomes and latency, the longest outage, the new leader, the recovery."""
     figures: list[KeyFigure] = []
-    found = record.results.availability if record.results else None
-    if found is None:
-        found = served(service(operations))
+    found = (record.results.availability if record.results else None) or served(service(operations))
     if found.operations:
         asked = record.manifest.scenario.get("workload", {}).get("rate")
         per_second = f"{words.figures(found.operations * words.SECOND / end)} a second"
@@ -99,6 +97,8 @@ def key_figures(
     if found.longest_outage is not None:
         since = f"from {words.moment(found.outage_at)}" if found.outage_at is not None else ""
         figures.append(KeyFigure("longest outage", words.span(found.longest_outage), since))
+    figures += _staleness(record.results.staleness if record.results else None)
+    figures += _detection(record.results.detection if record.results else None)
     if (election := _election(record, faults, led)) is not None:
         took, leader = election
         who = f"{leader.node}, term {leader.term}" if leader else "none in this run"
@@ -111,6 +111,27 @@ def key_figures(
         worst = max((took or 0, index) for index, took in found.recovery.items())
         of = f" of fault {int(never[0] if never else worst[1]) + 1}" if len(found.recovery) > 1 else ""
         figures.append(KeyFigure("steady again", "never" if never else words.span(worst[0]), f"after the heal{of}"))
+    return figures
+
+
+def _staleness(found: Staleness | None) -> list[KeyFigure]:
+    if found is None or not found.reads:
+        return []
+    note = f"of {found.reads:,} reads" if found.oldest is None else f"missed writes up to {words.span(found.oldest)} old"
+    return [KeyFigure("stale reads", f"{found.stale:,}", note)]
+
+
+def _detection(found: Detection | None) -> list[KeyFigure]:
+    if found is None:
+        return []
+    figures: list[KeyFigure] = []
+    for one in found.detected[:2]:
+        first = "no other did" if one.first is None else f"the first after {words.span(one.first)}"
+        figures.append(KeyFigure(f"to find {one.member} failed", "never" if one.last is None else words.span(one.last), first))
+    mistaken = "" if found.longest_mistake is None else f"for {words.span(found.longest_mistake)} at most"
+    figures.append(KeyFigure("false positives", f"{found.false_positives:,}", mistaken))
+    sent = "" if found.bytes_per_second is None else f"{words.figures(found.bytes_per_second / 1000)} kB a second"
+    figures.append(KeyFigure("messages a member", f"{words.figures(found.messages_per_second)}/s", sent))
     return figures
 
 
@@ -201,6 +222,15 @@ def _succession(record: Record, faults: Sequence[FaultRecord], led: Sequence[Lea
 
 def _safety(results: Results) -> str:
     held = {check.name for check in results.checks if check.valid is True}
+    if results.staleness is not None:
+        stale = results.staleness.stale
+        read = f"{words.plural(stale, 'read')} missed an acknowledged write" if stale else "no read was stale"
+        return f"{read}, and none was lost" if "acknowledged_writes" in held else read
+    if results.detection is not None:
+        wrong = results.detection.false_positives
+        return f"somebody who was there was taken for failed {words.plural(wrong, 'time')}" if wrong else (
+            "nobody who was there was taken for failed"
+        )
     return "no acknowledged write was lost" if "acknowledged_writes" in held else ""
 
 

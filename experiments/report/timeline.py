@@ -19,7 +19,7 @@ from experiments.checking.availability import is_served
 from experiments.checking.fault_record import FaultRecord
 from experiments.checking.history import Operation
 from experiments.report import words
-from experiments.report.events import DOWN, Lane
+from experiments.report.events import DOWN, FAILED, SUSPECT, UP, Lane
 from experiments.report.series import RANKS, Counts, Latencies
 from topologies.plan import FabricPlan
 
@@ -92,6 +92,25 @@ class Bar(msgspec.Struct, frozen=True):
     height: float
     term: int
 
+    @property
+    def label(self) -> str:
+        """What stands on it, if anything."""
+        match self.role:
+            case "leader":
+                return f"term {self.term}"
+            case "failed":
+                return f"failed for {self.term}"
+        return "down" if self.role == DOWN else ""
+
+    @property
+    def told(self) -> str:
+        """The same in full."""
+        return self.label if self.role in (DOWN, FAILED) else f"{self.role.replace('_', '-')}{self._in_term}"
+
+    @property
+    def _in_term(self) -> str:
+        return f", term {self.term}" if self.role not in (UP, SUSPECT) else ""
+
 
 class Track(msgspec.Struct, frozen=True):
     node: str
@@ -109,6 +128,14 @@ class Timeline(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
     @property
+    def roles(self) -> str:
+        """What the lanes tell of: ``elected``, ``judged`` by each other, or only ``running``."""
+        seen = {bar.role for track in self.tracks for bar in track.bars}
+        if UP not in seen:
+            return "elected"
+        return "judged" if seen & {SUSPECT, FAILED} else "running"
+
+    @property
     def window_rows(self) -> int:
         return 1 + max((window.row for window in self.windows), default=-1)
 
@@ -120,6 +147,9 @@ _BARS = {
     "candidate": (6.0, 10.0),
     "pre_candidate": (8.0, 6.0),
     "follower": (10.0, 2.0),
+    UP: (10.0, 2.0),
+    SUSPECT: (8.0, 6.0),
+    FAILED: (6.0, 10.0),
     DOWN: (3.0, 16.0),
 }
 
@@ -142,6 +172,7 @@ def build(
         for number in range(int(end / words.SECOND / step + 1e-9) + 1)
     ]
     panels = [_throughput(counts, end, asked_rate), _latency(operations, latency, end), _errors(counts, end)]
+    panels = panels if operations else []
     behind = _behind(lanes, counts.width, end)
     more = (_lag(behind, counts.width, end), _uplinks(metrics, plan, faults, end), _machine(metrics, end))
     panels += [panel for panel in more if panel is not None]
@@ -162,10 +193,7 @@ def build(
                 for rank in RANKS
             },
         },
-        "lanes": {
-            track.node: [[bar.start, bar.start + bar.width, bar.role, bar.term] for bar in track.bars]
-            for track in tracks
-        },
+        "lanes": {track.node: [[bar.start, bar.start + bar.width, bar.told] for bar in track.bars] for track in tracks},
     }
     return Timeline(end // MS, ticks, windows(faults, end), panels, tracks, data)
 
@@ -204,6 +232,8 @@ def label(fault: FaultRecord) -> str:
         return words.listed(resolved["links"], 3) + " down"
     if "nodes" in resolved:
         return words.listed(resolved["nodes"], 5) + " killed"
+    if "voters" in resolved:
+        return "voters " + words.listed(resolved["voters"], 5)
     return fault.kind
 
 

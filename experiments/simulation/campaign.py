@@ -33,7 +33,11 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """All seeds of a campaign. Counts of operations are totals; ``share`` is the part of them that was served."""
+    """All seeds of a campaign. Counts of operations are totals; ``share`` is the part of them that was served.
+
+    ``reads`` are those that may have been stale, ``oldest_read`` tells of the worst of each seed; ``found_failed`` is
+    how long it took until all others had found a failed node.
+    """
 
     seeds: int
     valid: int
@@ -51,6 +55,11 @@ class Summary(msgspec.Struct, frozen=True):
     recovery: Spread
     longest_outage: Spread
     events: int
+    reads: int = 0
+    stale_reads: int = 0
+    oldest_read: Spread = Spread(0, 0, None, None, None)
+    found_failed: Spread = Spread(0, 0, None, None, None)
+    false_positives: int = 0
 
     @property
     def verdict(self) -> Valid:
@@ -121,6 +130,11 @@ def summarise(outcomes: Sequence[Outcome]) -> Summary:
         recovery=spread([time for outcome in outcomes for time in outcome.recovery_times]),
         longest_outage=spread([one.longest_outage for one in served]),
         events=sum(outcome.events for outcome in outcomes),
+        reads=sum(one.staleness.reads for one in outcomes if one.staleness),
+        stale_reads=sum(one.staleness.stale for one in outcomes if one.staleness),
+        oldest_read=spread([one.staleness.oldest for one in outcomes if one.staleness and one.staleness.stale]),
+        found_failed=spread([found.last for one in outcomes if one.detection for found in one.detection.detected]),
+        false_positives=sum(one.detection.false_positives for one in outcomes if one.detection),
     )
 
 

@@ -45,7 +45,8 @@ def show_summary(console: Console, name: str, outcomes: Sequence[Outcome], summa
         console.print(f"  and {len(wrong) - MOST_TOLD:,} more: {_listed([one.seed for one in wrong])}")
     table = Table.grid(padding=(0, 2))
     share = "" if summary.share is None else f"{summary.share:.3%}, {summary.least_share:.3%} in the worst seed"
-    rows = [
+    judged = any(outcome.detection for outcome in outcomes)
+    served = [
         ("operations", f"{summary.operations:,}"),
         ("served", share),
         ("failed, unknown", f"{summary.unserved:,}, {summary.in_doubt:,}"),
@@ -54,6 +55,19 @@ def show_summary(console: Console, name: str, outcomes: Sequence[Outcome], summa
         ("time to a new leader", _spread(summary.new_leader)),
         ("time to recover after a heal", _spread(summary.recovery)),
         ("longest outage", _spread(summary.longest_outage)),
+    ]
+    stale = [
+        ("stale reads", f"{summary.stale_reads:,} of {summary.reads:,}"),
+        ("a seed's oldest", _spread(summary.oldest_read)),
+    ]
+    found = [
+        ("time until all found a failure", _spread(summary.found_failed)),
+        ("false positives", f"{summary.false_positives:,}"),
+    ]
+    rows = [
+        *(served if summary.operations or not judged else []),
+        *(stale if summary.reads else []),
+        *(found if judged else []),
         ("simulated", f"{summary.events:,} events in {took:.1f} s: {summary.events / took:,.0f} a second, "
                       f"{summary.seeds * 60 / took:,.0f} seeds a minute"),
     ]  # fmt: skip
