@@ -156,12 +156,13 @@ class Prompt(CLI):
 
     def do_reach(self, line: str) -> None:
         """reach [h1 h5 …]: who hears whom, measured by probes; rows receive, columns send. All hosts if none is named,
-        or all that match (h1*)."""
-        patterns = line.split() or ["*"]
+        or all that match (h1*), members of tenants included (*_blue)."""
+        known = [endpoint.name for endpoint in self._plan.endpoints]
+        patterns = line.split() or [host.name for host in self._plan.hosts]
         for name in patterns:
-            if not any(fnmatchcase(host.name, name) for host in self._plan.hosts):
-                self._plan.host(name)
-        hosts = [host.name for host in self._plan.hosts if any(fnmatchcase(host.name, name) for name in patterns)]
+            if not any(fnmatchcase(one, name) for one in known):
+                self._plan.endpoint(name)
+        hosts = [one for one in known if any(fnmatchcase(one, name) for name in patterns)]
         measured = _finished(self._inside.matrix({host: host for host in hosts}, _PROBING_NS))
         width = max(map(len, hosts)) + 1
         _say(" " * width + "".join(f"{sender:>{width}}" for sender in hosts))

@@ -19,7 +19,9 @@ class WordError(ValueError):
 
 
 def parse_partition(plan: FabricPlan, line: str) -> list[list[str]]:
-    """The groups of hosts in ``h1 h2 | h5 h6``; one group alone is apart from all other hosts.
+    """The groups of hosts in ``h1 h2 | h5 h6``; one group alone is apart from all others of its network.
+
+    Members of a tenant (``h1_blue``) are hosts here.
 
     Raises `WordError`, or `PlanError` for a host the plan does not have.
     """
@@ -28,12 +30,12 @@ def parse_partition(plan: FabricPlan, line: str) -> list[list[str]]:
         raise WordError(f"{line.strip()!r} has an empty group: write hosts, such as partition h1 h2 | h5 h6")
     seen: set[str] = set()
     for name in (name for group in groups for name in group):
-        plan.host(name)
+        plan.endpoint(name)
         if name in seen:
             raise WordError(f"{name} stands in {line.strip()!r} twice: a host is on one side of a partition")
         seen.add(name)
     if len(groups) == 1:
-        groups.append([host.name for host in plan.hosts if host.name not in seen])
+        groups.append([name for name in plan.network(groups[0][0]) if name not in seen])
         if not groups[1]:
             raise WordError("no host is left to be apart from: name fewer, or more groups: partition h1 h2 | h5 h6")
     return groups
@@ -104,7 +106,7 @@ def complete_hosts(plan: FabricPlan, text: str) -> list[str]:
 
 
 def _hosts(plan: FabricPlan) -> Sequence[str]:
-    return [host.name for host in plan.hosts]
+    return [endpoint.name for endpoint in plan.endpoints]
 
 
 def _distribution(text: str) -> str:
@@ -127,6 +129,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "delay": parse_duration,
     "jitter": parse_duration,
     "distribution": _distribution,
+    "samples": lambda text: tuple(parse_duration(sample) for sample in text.split(",")),
     "burst": _number(float),
     "rate": parse_rate,
     "queue": _number(int),

@@ -169,6 +169,9 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
         return _named("switch", name, self._switches)
 
     def host(self, name: str) -> Host:
+        member = self._endpoints.get(name)
+        if isinstance(member, Member):
+            raise PlanError(f"{name} is a tenant's member, and a host is meant here: {member.host}")
         return _named("host", name, self._hosts)
 
     def tenant(self, name: str) -> Tenant:
@@ -182,6 +185,13 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     def endpoints(self) -> tuple[Host | Member, ...]:
         """Every host, then every member of every tenant."""
         return tuple(self._endpoints.values())
+
+    def network(self, name: str) -> tuple[str, ...]:
+        """All who are in one network with an endpoint, itself included: the hosts, or the members of its tenant."""
+        if isinstance(self.endpoint(name), Host):
+            return tuple(self._hosts)
+        networks = (tuple(member.name for member in tenant.members) for tenant in self.tenants)
+        return next(names for names in networks if name in names)
 
     @property
     def host_mtu(self) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 
 from topologies import netns, nftables
 from topologies.dataplane import Dataplane, DataplaneError, Fault, Grudge
-from topologies.plan import HOST_MTU, FabricPlan, Member, PlanError, Tenant
+from topologies.plan import HOST_MTU, FabricPlan, Host, Member, PlanError, Tenant
 from topologies.rtnetlink import (
     Message,
     NetlinkError,
@@ -124,19 +124,18 @@ def split(plan: FabricPlan, grudge: Grudge) -> tuple[dict[str, set[str]], dict[s
 
     Raises `PlanError` for a pair that is not in one network, and for names the plan does not have.
     """
-    networks = {member.name: tenant.name for tenant in plan.tenants for member in tenant.members}
     outer: dict[str, set[str]] = {}
     inner: dict[str, set[str]] = {}
     for receiver, senders in sorted(grudge.items()):
+        network = set(plan.network(receiver))
         for sender in sorted(senders):
-            here, there = (networks.get(plan.endpoint(name).name) for name in (receiver, sender))
-            if here != there:
+            if plan.endpoint(sender).name not in network:
                 raise PlanError(
                     f"{receiver} cannot be made deaf to {sender}: it never hears it, they are not in one network"
                 )
             if receiver == sender:
                 raise PlanError(f"{receiver} cannot be cut off from itself: what it sends itself never leaves it")
-            (outer if here is None else inner).setdefault(receiver, set()).add(sender)
+            (outer if isinstance(plan.endpoint(receiver), Host) else inner).setdefault(receiver, set()).add(sender)
     return outer, inner
 
 

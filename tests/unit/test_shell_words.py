@@ -18,6 +18,7 @@ from experiments.shell_words import (
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import PlanError
+from topologies.tenants import tenant, with_tenants
 
 PLAN = LeafSpine(2, 3, 4)
 HOSTS = [host.name for host in PLAN.hosts]
@@ -116,3 +117,11 @@ def test_a_name_that_is_nothing_is_told_with_all_there_is() -> None:
     with pytest.raises(FileNotFoundError, match="leaf-spine,SPINES") as refused:
         named_plan("raft-leadr")
     assert refused.value.filename == "raft-leadr"
+
+
+def test_members_of_a_tenant_are_parted_and_completed_as_hosts_are() -> None:
+    plan = with_tenants(PLAN, [tenant("blue", 100, "192.168.0.0/24", ["h1", "h5", "h9"])])
+    assert parse_partition(plan, "h5_blue") == [["h5_blue"], ["h1_blue", "h9_blue"]]
+    assert complete_partition(plan, "h1_", "partition h5_blue | h1_") == ["h1_blue"]
+    with pytest.raises(PlanError, match="h1_blue is a tenant's member, and a host is meant here: h1"):
+        parse_flow(plan, "h1_blue h5_blue udp 5000 7000")

@@ -89,6 +89,19 @@ def test_a_grudge_is_split_into_what_is_between_hosts_and_what_is_between_member
     assert not set(inner) & set(HOSTS)
 
 
+def names_of(plan: FabricPlan) -> list[str]:
+    return [endpoint.name for endpoint in plan.endpoints]
+
+
+@settings(deadline=None)
+@given(PLANS)
+def test_networks_are_apart_and_everybody_is_in_one(plan: FabricPlan) -> None:
+    networks = {plan.network(name) for name in names_of(plan)}
+    assert len(networks) == 1 + len(plan.tenants)
+    assert sorted(name for names in networks for name in names) == sorted(names_of(plan))
+    assert all(name in plan.network(name) for name in names_of(plan))
+
+
 BLUE = tenant("blue", 100, "192.168.0.0/24", ["h1", "h5"])
 RED = tenant("red", 200, "192.168.0.0/24", ["h1", "h9"])
 
