@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Literal, Protocol
 
@@ -248,10 +248,10 @@ def inside(where: Attachment) -> Iterator[None]:
         yield
 
 
-def run(command: Sequence[str]) -> str:
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """Run an iproute2 command in this thread's namespaces; its output. Raises `ImpairError` with its complaint."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     except FileNotFoundError:
         raise ImpairError(f"there is no {command[0]} command; install iproute2") from None
     if done.returncode:

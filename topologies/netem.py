@@ -12,18 +12,24 @@ import math
 import os
 import re
 import subprocess
+import tempfile
 import zlib
+from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 
 from topologies.impair import Attachment, Counters, Direction, ImpairError, inside, run
-from topologies.impairment import Impairment, gilbert
+from topologies.impairment import Impairment, gilbert, quantiles
 
 #: The smallest Ethernet frame, without its checksum: what a queue of bytes holds most of.
 _SMALLEST_FRAME = 60
 
 #: Packets that may be in flight on a link without a rate: a second of a million a second.
 _UNLIMITED = 1_000_000
+
+#: What the table of an impairment's samples is called to tc, which looks for it in ``$TC_LIB_DIR``.
+TABLE = "samples"
 
 #: netem takes a seed from Linux 6.6 and iproute2 6.6 on.
 SEED_FROM = (6, 6)
@@ -41,7 +47,7 @@ def netem_command(interface: str, impairment: Impairment, seed: int | None = Non
         if impairment.jitter:
             words.append(_microseconds(impairment.jitter))
             if impairment.distribution != "uniform":  # which is what netem does without a table
-                words += ["distribution", impairment.distribution]
+                words += ["distribution", TABLE if impairment.samples else impairment.distribution]
     if impairment.loss:
         words += ["loss", *_loss(impairment)]
     if impairment.reorder and (impairment.delay or impairment.jitter):
@@ -55,6 +61,17 @@ def netem_command(interface: str, impairment: Impairment, seed: int | None = Non
     if seed is not None:
         words += ["seed", str(seed)]
     return tuple(words)
+
+
+def distribution_table(impairment: Impairment) -> str:
+    """The file ``TABLE.dist`` for the samples of an impairment, which tc reads: 4,096 draws, equally likely.
+
+    They are in units of the jitter, times 8,192, in 16 bits (iproute2, netem/maketable.c): what lies further than 4
+    deviations from the mean is as far as that.
+    """
+    points = quantiles(impairment.distribution, impairment.samples)
+    draws = ((low + high) / 2 for low, high in pairwise(points))
+    return "\n".join(str(max(-32768, min(32767, round(draw * 8192)))) for draw in draws) + "\n"
 
 
 def netem_limit(impairment: Impairment) -> int:
@@ -173,8 +190,11 @@ class NetemBackend:
                 "damage them between switches, or ask for the backend wire"
             )
         where = _netem_place(direction)
-        with inside(where):
-            run(netem_command(where.interface, impairment, seed))
+        with inside(where), tempfile.TemporaryDirectory() as folder:
+            if impairment.samples:
+                Path(folder, f"{TABLE}.dist").write_text(distribution_table(impairment))
+            environment = {**os.environ, "TC_LIB_DIR": folder} if impairment.samples else None
+            run(netem_command(where.interface, impairment, seed), environment)
 
     def clear(self, direction: Direction) -> None:
         self._lookup(direction)

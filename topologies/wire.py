@@ -92,13 +92,13 @@ def settings_of(impairment: Impairment, seed: int) -> Settings:
         duplicate=_threshold(impairment.duplicate),
         reorder=_threshold(impairment.reorder),
         corrupt=_threshold(impairment.corrupt),
-        table=_table(impairment.distribution),
+        table=_table(impairment.distribution, impairment.samples),
     )
 
 
 @lru_cache
-def _table(distribution: Distribution) -> tuple[int, ...]:
-    return (*(round(point * 2**TABLE_SCALE_BITS) for point in quantiles(distribution)), 0)
+def _table(distribution: Distribution, samples: tuple[int, ...]) -> tuple[int, ...]:
+    return (*(round(point * 2**TABLE_SCALE_BITS) for point in quantiles(distribution, samples)), 0)
 
 
 def _threshold(probability: float) -> int:

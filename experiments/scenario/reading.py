@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -17,7 +18,11 @@ T = TypeVar("T")
 class Table:
     """A TOML table being read: hands out each key once, notes what is wrong, and at the end what nobody asked for."""
 
-    def __init__(self, values: Mapping[str, Any], path: str, problems: list[tuple[str, str]]) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], path: str, problems: list[tuple[str, str]], folder: Path = Path()
+    ) -> None:
+        """``folder`` is where files are looked for that the table names."""
+        self.folder = folder
         self.values = dict(values)
         self.path = path
         self.problems = problems
@@ -47,7 +52,7 @@ class Table:
         if not isinstance(value, Mapping):
             self.wrong(name, f"{value!r} is not a table; write it under [{self.key(name)}]")
             value = {}
-        return Table(value, self.key(name), self.problems)
+        return Table(value, self.key(name), self.problems, self.folder)
 
     def tables(self, name: str) -> list[Table]:
         self.asked.append(name)
@@ -55,7 +60,10 @@ class Table:
         if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
             self.wrong(name, f"must be a list of tables, each under [[{self.key(name)}]]")
             return []
-        return [Table(entry, f"{self.key(name)}[{number}]", self.problems) for number, entry in enumerate(value)]
+        return [
+            Table(entry, f"{self.key(name)}[{number}]", self.problems, self.folder)
+            for number, entry in enumerate(value)
+        ]
 
     def finish(self) -> None:
         for name in self.values:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import msgspec
 
 from experiments.scenario.names import directions, links
 from experiments.scenario.reading import Table, choice, number, texts, whole
 from topologies.graph import SingleSwitch, Wan, from_edges, from_file
-from topologies.impairment import Impairment
+from topologies.impairment import Distribution, Impairment, ImpairmentError, from_samples
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
 from topologies.three_tier import FatTree, ThreeTier
@@ -23,14 +23,11 @@ Dataplane: TypeAlias = Literal["ovs", "routed"]
 Make: TypeAlias = Callable[[Mapping[str, int]], FabricPlan]
 
 
-def read_topology(table: Table, folder: Path) -> FabricPlan | None:
-    """The plan of ``[topology]``; None where there can be none. What is wrong with it is noted in the table.
-
-    ``folder`` is where files are looked for that it names.
-    """
+def read_topology(table: Table) -> FabricPlan | None:
+    """The plan of ``[topology]``; None where there can be none. What is wrong with it is noted in the table."""
     before = len(table.problems)
     kind = table.take("kind", choice(*_KINDS), default="leaf-spine")
-    make = _KINDS[kind](table, folder)
+    make = _KINDS[kind](table)
     dataplane: Dataplane = table.take("dataplane", choice("ovs", "routed"), default="ovs")
     bfd_interval = table.take("bfd", _bfd_interval, default=0)
     links_table = table.table("link")
@@ -76,7 +73,7 @@ def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], 
 # Kinds
 
 
-def _leaf_spine(table: Table, _folder: Path) -> Make:
+def _leaf_spine(table: Table) -> Make:
     usual: int | list[int] = 4
     hosts = table.take("hosts_per_leaf", _one_or_each, default=usual)
     spines = table.take("spines", whole(1), default=2)
@@ -101,23 +98,23 @@ def _leaf_spine(table: Table, _folder: Path) -> Make:
     return make
 
 
-def _three_tier(table: Table, _folder: Path) -> Make:
+def _three_tier(table: Table) -> Make:
     sizes = ("super_spines", "pods", "spines_per_pod", "leaves_per_pod", "hosts_per_leaf")
     given = [table.take(size, whole(1), default=2, required=True) for size in sizes]
     return _weighted(lambda: ThreeTier(*given))
 
 
-def _fat_tree(table: Table, _folder: Path) -> Make:
+def _fat_tree(table: Table) -> Make:
     k = table.take("k", whole(2), default=4, required=True)
     return _weighted(lambda: FatTree(k))
 
 
-def _single(table: Table, _folder: Path) -> Make:
+def _single(table: Table) -> Make:
     hosts = table.take("hosts", whole(1), default=2, required=True)
     return _weighted(lambda: SingleSwitch(hosts))
 
 
-def _wan(table: Table, _folder: Path) -> Make:
+def _wan(table: Table) -> Make:
     hosts = table.take("hosts_per_region", whole(1), default=2)
     matrix = table.table("delay")
     delays: dict[tuple[str, str], int] = {}
@@ -130,7 +127,7 @@ def _wan(table: Table, _folder: Path) -> Make:
     return _weighted(lambda: Wan(delays, hosts))
 
 
-def _graph(table: Table, folder: Path) -> Make:
+def _graph(table: Table) -> Make:
     usual: int | dict[str, int] = 1
     hosts = table.take("hosts", _one_or_named, default=usual)
     edges: tuple[tuple[str, str], ...] = table.take("links", _edges, default=())
@@ -141,12 +138,12 @@ def _graph(table: Table, folder: Path) -> Make:
         return _weighted(lambda: from_edges(edges, hosts))
     if not isinstance(hosts, int):
         table.wrong("hosts", "a file's nodes have one number of hosts, or what the file says of each")
-        return _weighted(lambda: from_file(folder / file))
+        return _weighted(lambda: from_file(table.folder / file))
     per_node = hosts
-    return _weighted(lambda: from_file(folder / file, per_node))
+    return _weighted(lambda: from_file(table.folder / file, per_node))
 
 
-_KINDS: dict[str, Callable[[Table, Path], Make]] = {
+_KINDS: dict[str, Callable[[Table], Make]] = {
     "leaf-spine": _leaf_spine,
     "three-tier": _three_tier,
     "fat-tree": _fat_tree,
@@ -186,14 +183,39 @@ def read_impairment(table: Table) -> Impairment:
             f"larger than the delay ({format_duration(jitter)} > {format_duration(delay)}); "
             "no packet can arrive before it was sent",
         )
-    return Impairment(
-        delay=delay,
-        jitter=jitter,
-        distribution=table.take("distribution", choice("uniform", "normal", "pareto"), default="uniform"),
-        loss=table.take("loss", parse_share, default=0.0),
-        rate=table.take("rate", parse_rate, default=0),
-        queue=table.take("queue", whole(1), default=1000),
-    )
+    distribution: Distribution = table.take("distribution", choice(*get_args(Distribution)), default="uniform")
+    samples: tuple[int, ...] = table.take("samples", lambda value: _samples(value, table.folder), default=())
+    fields: dict[str, Any] = {
+        "loss": table.take("loss", parse_share, default=0.0),
+        "burst": table.take("burst", number(1), default=0.0),
+        "duplicate": table.take("duplicate", parse_share, default=0.0),
+        "reorder": table.take("reorder", parse_share, default=0.0),
+        "corrupt": table.take("corrupt", parse_share, default=0.0),
+        "rate": table.take("rate", parse_rate, default=0),
+        "queue": table.take("queue", whole(1), default=1000),
+    }
+    try:
+        if samples and not delay and not jitter:
+            measured = from_samples(samples)
+            delay, jitter = measured.delay, measured.jitter
+        return Impairment(delay=delay, jitter=jitter, distribution=distribution, samples=samples, **fields)
+    except ImpairmentError as error:
+        about = next((name for name in ("samples", "burst", "queue") if name in str(error)), "delay")
+        table.wrong(about, str(error))
+        return Impairment()
+
+
+def _samples(value: object, folder: Path) -> tuple[int, ...]:
+    """Durations, in a list or one a line in a file."""
+    if isinstance(value, str):
+        try:
+            value = (folder / value).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnitError(f"{value!r} cannot be read: {error}") from None
+        value = [line for line in value if line.strip()]
+    if not isinstance(value, list):
+        raise UnitError(f'{value!r} is neither a list of durations, ["9ms", "12ms"], nor a file of them, one a line')
+    return tuple(parse_duration(sample) for sample in value)
 
 
 def _bfd_interval(value: object) -> int:

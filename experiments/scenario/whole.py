@@ -78,14 +78,14 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{source}: not valid TOML: {error}") from None
     problems: list[tuple[str, str]] = []
-    root = Table(document, "", problems)
+    root = Table(document, "", problems, Path(source).parent)
 
     name = root.take("name", name_text, default=Path(source).stem)
     seed = root.take("seed", whole(0), default=1)
     duration = root.take("duration", positive_duration, default=0, required=True)
     time_scale = root.take("time_scale", number(0.01), default=1.0)
     requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
-    plan = read_topology(root.table("topology"), Path(source).parent)
+    plan = read_topology(root.table("topology"))
     system_table = root.table("system")
     tenant = system_table.take("tenant", name_text, default="")
     system = read_system(system_table)

@@ -61,7 +61,7 @@ class Lane:
             return 0
         if not impairment.jitter:
             return impairment.delay
-        points = quantiles(impairment.distribution)
+        points = quantiles(impairment.distribution, impairment.samples)
         place = self._random.random() * QUANTILE_STEPS
         at = int(place)
         deviation = points[at] + (place - at) * (points[at + 1] - points[at])

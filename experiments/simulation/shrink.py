@@ -21,9 +21,6 @@ from topologies.units import format_duration
 SHORTEST_NS = 5_000_000
 AFTERMATH_NS = 1_500_000_000
 
-#: What a scenario file can say of an impairment.
-IN_FILES = ("delay", "jitter", "distribution", "loss", "rate", "queue")
-
 _replace = msgspec.structs.replace
 
 
@@ -128,10 +125,10 @@ def _impairment(impairment: Impairment) -> dict[str, Any]:
         value = getattr(impairment, name)
         if value == default:
             continue
-        if name not in IN_FILES:
-            raise CannotWriteError(f"an impairment with {name} cannot be written: replay it with its seed")
         if name in ("delay", "jitter"):
             said[name] = format_duration(value)
+        elif name == "samples":
+            said[name] = [format_duration(sample) for sample in value]
         else:
             said[name] = f"{value}bit" if name == "rate" else value
     return said

@@ -18,6 +18,7 @@ from topologies.impairment import (
     Impairment,
     ImpairmentError,
     expected_delay,
+    from_samples,
     gilbert,
     quantiles,
 )
@@ -68,6 +69,11 @@ impairments = st.builds(
         ({"loss": 0.1, "burst": 0.5}, "burst"),
         ({"loss": 0.9, "burst": 2.0}, "at most 0.667"),
         ({"rate": -5}, "rate"),
+        ({"distribution": "table"}, "both or neither"),
+        ({"samples": (1, 2)}, "both or neither"),
+        ({"distribution": "table", "samples": (7,)}, "2 to 10,000"),
+        ({"distribution": "table", "samples": (7, 7)}, "not all the same"),
+        ({"distribution": "table", "samples": (-7, 7)}, "none negative"),
     ],
 )
 def test_an_impairment_no_link_can_have_is_refused_by_the_name_of_its_field(
@@ -86,6 +92,23 @@ def test_a_jitter_distribution_has_mean_0_and_the_deviation_it_promises(distribu
     assert list(points) == sorted(points)
     assert statistics.fmean(middles) == pytest.approx(0, abs=0.01)
     assert statistics.pstdev(middles) == pytest.approx(deviation, rel=0.001)
+
+
+MICROSECONDS = st.integers(0, 1_000_000).map(lambda microseconds: microseconds * 1_000)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(MICROSECONDS, min_size=50, max_size=300).filter(lambda samples: len(set(samples)) > 1))
+def test_packets_are_held_as_long_as_those_that_were_measured(samples: list[int]) -> None:
+    fates = Fates(settings_of(from_samples(samples), seed=5))
+    delays = [fates.next(0, 100).departures[0] for _ in range(2_000)]
+    slack = (max(samples) - min(samples)) / 20 + 10
+    assert min(samples) - slack <= min(delays)
+    assert max(delays) <= max(samples) + slack
+    expected, deviation = expected_delay(from_samples(samples))
+    assert expected == pytest.approx(statistics.fmean(samples), abs=slack)
+    assert statistics.fmean(delays) == pytest.approx(expected, abs=slack)
+    assert deviation == pytest.approx(statistics.pstdev(samples), abs=slack)
 
 
 @given(st.floats(0.001, 0.6), st.floats(2, 50))

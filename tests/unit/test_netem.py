@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topologies.impair import ImpairError
-from topologies.impairment import Impairment
+from topologies.impairment import Impairment, from_samples
 from topologies.netem import (
     detour_commands,
+    distribution_table,
     ifb_name,
     netem_command,
     netem_limit,
@@ -28,6 +29,7 @@ MS = 1_000_000
         (Impairment(delay=1_500), "delay 1.5us"),
         (Impairment(delay=20 * MS, jitter=5 * MS), "delay 20000us 5000us"),
         (Impairment(delay=20 * MS, jitter=5 * MS, distribution="normal"), "delay 20000us 5000us distribution normal"),
+        (from_samples([8 * MS, 12 * MS]), "delay 10000us 2000us distribution samples"),
         (Impairment(loss=0.1), "loss random 10%"),
         (Impairment(loss=0.00001), "loss random 0.001%"),
         (Impairment(loss=0.2, burst=4.0), "loss gemodel 6.25% 25%"),
@@ -39,6 +41,14 @@ MS = 1_000_000
 def test_an_impairment_becomes_one_command(impairment: Impairment, words: str) -> None:
     command = ["tc", "qdisc", "replace", "dev", "leaf1-eth5", "root", "netem", "limit", "1000000", *words.split()]
     assert list(netem_command("leaf1-eth5", impairment)) == command
+
+
+def test_a_table_of_samples_is_the_one_that_tc_reads() -> None:
+    table = [int(line) for line in distribution_table(from_samples([8 * MS] * 3 + [16 * MS])).split()]
+    assert len(table) == 4096
+    assert -32768 <= min(table) < max(table) <= 32767
+    assert sum(table) / 4096 == pytest.approx(0, abs=1)
+    assert sum(draw * draw for draw in table) / 4096 == pytest.approx(8192**2, rel=0.001)
 
 
 def test_a_rate_is_netems_own_and_its_queue_has_room_for_what_is_in_flight() -> None:

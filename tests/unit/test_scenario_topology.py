@@ -147,3 +147,43 @@ def test_a_file_that_is_no_graph_is_refused_by_its_name(name: str, text: str, sa
     with pytest.raises(ScenarioError) as caught:
         load(tmp_path / "scenario.toml")
     assert says in str(caught.value)
+
+
+def test_a_link_may_do_all_that_an_impairment_can(tmp_path: Path) -> None:
+    (tmp_path / "measured").write_text("9ms\n11ms\n\n")
+    file = tmp_path / "scenario.toml"
+    link = '[topology.link."leaf1>spine1"]\n'
+    every = 'loss = "1%"\nburst = 3\nduplicate = "2%"\nreorder = "3%"\ncorrupt = "4%"\nrate = "1mbit"\nqueue = 9'
+    for samples in ('["9ms", "11ms"]', '"measured"'):
+        file.write_text(scenario(f'{link}distribution = "table"\nsamples = {samples}\n{every}', "leaf1-spine1"))
+        assert load(file).plan.impairments["leaf1>spine1"] == Impairment(
+            delay=10_000_000,
+            jitter=1_000_000,
+            distribution="table",
+            samples=(9_000_000, 11_000_000),
+            loss=0.01,
+            burst=3.0,
+            duplicate=0.02,
+            reorder=0.03,
+            corrupt=0.04,
+            rate=1_000_000,
+            queue=9,
+        )
+
+
+@pytest.mark.parametrize(
+    ("link", "says"),
+    [
+        ('distribution = "table"', '.samples: the distribution "table" is that of samples'),
+        ('samples = ["1ms", "2ms"]', '.samples: the distribution "table" is that of samples'),
+        ('distribution = "table"\nsamples = "absent"', "samples: 'absent' cannot be read"),
+        ('distribution = "table"\nsamples = ["1ms", 2]', "samples: 2 is not a duration"),
+        ('loss = "90%"\nburst = 2', ".burst: loss 0.9 in bursts of 2.0 packets"),
+        ("burst = 0.5", ".burst: 0.5 is not a number, 1 or more"),
+        ('delay = "2min"', ".delay: delay is 120000000000 ns; a packet is held for at most 60 s"),
+    ],
+)
+def test_an_impairment_that_cannot_be_is_refused_by_its_key(link: str, says: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        parse(scenario(f'[topology.link."leaf1-spine1"]\n{link}', "leaf1-spine1"))
+    assert says in str(caught.value)

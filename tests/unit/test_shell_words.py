@@ -73,6 +73,7 @@ def test_an_impairment_is_read_with_its_units_and_a_link_means_both_directions()
         ("leaf1>spine1 dealy=1ms", "did you mean delay"),
         ("leaf1>spine1 delay=1", "delay=1: .*unit"),
         ("leaf1>spine1 queue=many", "queue=many: .*whole number"),
+        ("leaf1>spine1 samples=1ms,2", "'2' is not a duration"),
         ("leaf1>spine1 distribution=even delay=1ms", "uniform, normal, pareto"),
     ],
 )
@@ -99,7 +100,7 @@ def test_completion_offers_what_can_stand_there() -> None:
     assert complete_impair(PLAN, "d") == ["delay=", "duplicate=", *(f"distribution={kind}" for kind in KINDS)]
 
 
-KINDS = ("uniform", "normal", "pareto")
+KINDS = ("uniform", "normal", "pareto", "table")
 
 
 def test_a_fabric_is_named_by_kind_and_sizes_or_by_a_scenario() -> None:
