@@ -54,7 +54,7 @@ TOOLS = (
     Tool("iperf3", "iperf3", "throughput in `splitbrain bench`"),
     Tool("tcpdump", "tcpdump", "captures"),
     Tool("ethtool", "ethtool", "looking at offloads"),
-    Tool("nft", "nftables", "tests of the runtime"),
+    Tool("nft", "nftables", "looking at partitions of tenants"),
     Tool("gcc", "gcc", "compiling the wire"),
 )
 
@@ -85,7 +85,10 @@ class Network(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """``network`` is what the kernel did in a sandbox, or the reason why there could be none."""
+    """``network`` is what the kernel did in a sandbox, or the reason why there could be none.
+
+    ``tunnels_missing`` is why tenants cannot be built, ``None`` where they can.
+    """
 
     hardware: Hardware
     privileges: Privileges
@@ -94,6 +97,7 @@ class Machine(msgspec.Struct, frozen=True):
     tools: dict[str, Found]
     libraries: dict[str, str]
     wire: str | None
+    tunnels_missing: str | None = None
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -115,7 +119,7 @@ class Problem(msgspec.Struct, frozen=True):
 def probe() -> Machine:
     """Look at everything; about half a second, nearly all of it waiting for other programs."""
     with ThreadPoolExecutor() as pool:
-        network = pool.submit(probe_network)
+        network, tunnels = pool.submit(probe_network), pool.submit(probe_tunnels)
         found = zip(TOOLS, pool.map(_find, TOOLS), strict=True)
         from topologies.wire import find_binary
 
@@ -127,6 +131,7 @@ def probe() -> Machine:
             wire=find_binary(),
             tools={tool.name: at for tool, at in found if at is not None},
             network=network.result(),
+            tunnels_missing=tunnels.result(),
         )
 
 
@@ -158,6 +163,16 @@ def probe_network() -> Network | str:
         return str(error)
 
 
+def probe_tunnels() -> str | None:
+    """Why no tenant can be built, tried in a sandbox made for that; ``None`` where one can."""
+    try:
+        with Sandbox(_Inside) as sandbox:
+            missing: str | None = sandbox.call_sync("try_tunnels")
+            return missing
+    except SandboxError as error:
+        return str(error)
+
+
 class _Inside:
     """Tries, inside a sandbox, what the fabric will ask for there, by the functions with which the fabric asks."""
 
@@ -166,6 +181,11 @@ class _Inside:
         from topologies.openvswitch import choose_datapath
 
         return Network(choose_datapath(), netem_missing())
+
+    def try_tunnels(self) -> str | None:
+        from topologies.vtep import tunnels_missing
+
+        return tunnels_missing()
 
 
 def require(*names: str) -> None:
@@ -252,6 +272,9 @@ def problems(machine: Machine) -> tuple[Problem, ...]:
         for tool in TOOLS
         if tool.name not in machine.tools
     ]
+    if machine.tunnels_missing is not None and not isinstance(machine.network, str):
+        remedy = f"{machine.tunnels_missing}; try `modprobe -a vxlan bridge nf_tables`, or another kernel"
+        found.append(Problem("there can be no tenants", remedy, fatal=False))
     if machine.wire is None:
         found.append(Problem("splitbrain-wire is not compiled: exact impairments", "`make setup`", fatal=False))
     return tuple(sorted(found, key=lambda problem: not problem.fatal))

@@ -21,6 +21,7 @@ from topologies.dataplane import Dataplane, DataplaneError, Fault, Grudge
 from topologies.plan import HOST_MTU, FabricPlan, Host, Member, PlanError, Tenant
 from topologies.rtnetlink import (
     Message,
+    Netlink,
     NetlinkError,
     Port,
     new_address,
@@ -117,6 +118,32 @@ def clamping(plan: FabricPlan, tenant: Tenant) -> list[Message]:
     table = f"mss-{tenant.name}"
     rules = [nftables.clamp_rule(table, out, tenant.mss) for out in (vxlan, port)]
     return [*nftables.new_table(table), *rules]
+
+
+def tunnels_missing() -> str | None:
+    """Why no tenant can be built in this network namespace; None when one can. Tries it, and leaves what it made."""
+    index = _FIRST_INDEX
+    try:
+        with Netlink() as ours:
+            ours.request(
+                [
+                    new_bridge(Port("br1", HOST_MTU, number=index)),
+                    new_vxlan(
+                        Port("vxlan1", HOST_MTU, number=index + 1),
+                        vni=1,
+                        local="127.0.0.1",
+                        udp_port=PORT,
+                        source_ports=SOURCE_PORTS,
+                    ),
+                    set_master(index + 1, index),
+                    suppress_arp(index + 1),
+                ]
+            )
+        rules = [nftables.drop_rule("trial", index + 1, "10.0.0.1"), nftables.clamp_rule("trial", index + 1, 1360)]
+        nftables.commit([*nftables.new_table("trial"), *rules])
+    except NetlinkError as error:
+        return f"the kernel refused {error.filename}: {error.strerror}"
+    return None
 
 
 def split(plan: FabricPlan, grudge: Grudge) -> tuple[dict[str, set[str]], dict[str, set[str]]]:

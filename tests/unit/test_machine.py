@@ -76,6 +76,14 @@ def chosen(machine: Machine) -> dict[str, str]:
     return {choice.feature: choice.backend for choice in choices(machine)}
 
 
+def test_a_kernel_without_tunnels_can_have_no_tenants_and_all_else() -> None:
+    refused = "the kernel refused VXLAN device vxlan1: Operation not supported"
+    (problem,) = problems(msgspec.structs.replace(COMPLETE, tunnels_missing=refused))
+    assert (problem.what, problem.fatal) == ("there can be no tenants", False)
+    assert refused in problem.remedy
+    assert "modprobe" in problem.remedy
+
+
 def test_a_machine_with_everything_has_no_problem_and_uses_the_kernel() -> None:
     assert problems(COMPLETE) == ()
     assert chosen(COMPLETE) == {"sandbox": "root", "datapath": "system", "impairment": "netem", "controller": "ryu"}
