@@ -22,6 +22,10 @@ _HELD: dict[str, str] = {
     "LogMatching": "{logs} agree up to every entry they have in common",
     "LeaderCompleteness": "every leader held what was committed before its term; {entries} in all",
     "StateMachineSafety": "{logs} were applied alike",
+    "OneVoteATerm": "no node voted for two candidates in a term",
+    "ElectedByQuorum": "every leader of {terms} had the votes of a majority of its voters",
+    "CommittedByQuorum": "every leader committed what a majority of its voters had, and up to an entry of its own term",
+    "OneChangeAtATime": "{steps} of changes of members, each by the rules",
     "DotsAreUnique": "no two of {writes} have the same name",
     "NothingGoesBack": "no replica let go of a version but for one that replaces it",
     "AcknowledgedIsOnDisk": "every node came up with what it had said it has",
@@ -64,6 +68,8 @@ def trace_checks(run: Path, system: System) -> tuple[list[Witness], list[Check]]
     except TraceError as error:
         broken_off = str(error)
     facts = _facts(properties, events)
+    if isinstance(properties, RaftProperties):
+        names = properties.judged
     checks: list[Check] = []
     for name in names:
         if found := violations.get(name):
@@ -87,6 +93,7 @@ def _facts(properties: RaftProperties | QuorumProperties, events: Sequence[Witne
         "terms": count(properties.terms, "term"),
         "logs": count(len({witness.node for witness in events}), "log"),
         "entries": count(properties.committed, "entry", "entries"),
+        "steps": count(properties.steps, "step"),
     }
 
 

@@ -1,28 +1,37 @@
-"""What Raft promises of every execution (Ongaro & Ousterhout 2014, Figure 3), decided from the traces of its nodes.
+"""What Raft promises of every execution, decided from the traces of its nodes.
 
-`RaftProperties` is fed one event at a time, all nodes' events in the order of their time, and answers at once with what
-the event violates. It keeps a copy of every node's log as its trace tells it, across restarts.
+The five properties of Figure 3 (Ongaro & Ousterhout 2014), and the rules that carry them: a broken rule shows the bug
+in the step that makes it, where a broken property needs bad luck besides. `RaftProperties` is fed one event at a time,
+all nodes' events in the order of their time, and answers at once with what the event violates. It keeps a copy of every
+node's log as its trace tells it, across restarts.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import msgspec
 
-from experiments.checking.trace import Append, Apply, Commit, Install, Role, Started, TraceError, Truncate, Witness
-
-Property: TypeAlias = Literal[
-    "ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety"
-]
-
-PROPERTIES: tuple[Property, ...] = (
-    "ElectionSafety",
-    "LeaderAppendOnly",
-    "LogMatching",
-    "LeaderCompleteness",
-    "StateMachineSafety",
+from apps.raft.quorum import Configuration, majority, may_follow
+from experiments.checking.trace import (
+    Append,
+    Apply,
+    Commit,
+    Configure,
+    Install,
+    Role,
+    Started,
+    TraceError,
+    Truncate,
+    Vote,
+    Witness,
 )
+
+PROPERTIES = ("ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety")
+
+#: Decided only where traces tell of votes and configurations; those of other implementations need not.
+RULES = ("OneVoteATerm", "ElectedByQuorum", "CommittedByQuorum", "OneChangeAtATime")
 
 #: An entry as a trace shows it: its term, and the digest of its command.
 Entry: TypeAlias = tuple[int, str]
@@ -60,6 +69,7 @@ class _Node:
         self.term = 0
         self.commit = 0
         self.leading: Witness | None = None
+        self.configuration: Configuration | None = None
         self.undo: list[tuple[int, list[Entry]]] = []
 
     def recover(self, witness: Witness, event: Started) -> None:
@@ -108,6 +118,18 @@ class RaftProperties:
       is what a node's trace says, in no later term than the node was in; who says so may be late, so an entry is also
       compared with the logs of leaders that had been elected before it was known to be committed.
     - **StateMachineSafety**: no two nodes apply different entries at the same index, nor does one after a restart.
+
+    And the rules, of nodes whose traces tell their configuration (`apps.raft.quorum`). A quorum is a majority of its
+    voters, and one of its outgoing voters too while it is joint.
+
+    - **OneVoteATerm**: a node votes for one candidate in a term, restarts included (§5.2).
+    - **ElectedByQuorum**: who becomes leader has the votes of a quorum of its configuration (§5.2, §6).
+    - **CommittedByQuorum**: what a leader commits ends with an entry of its own term, and a quorum of its configuration
+      has it in their logs (§5.3, §5.4.2).
+    - **OneChangeAtATime**: a leader begins a change of members when the last one and an entry of its own term are
+      committed, and by a step after which quorums still meet (§6, thesis §4.1, and raft-dev, July 2015).
+
+    A rule needs every event to come after those that led to it, which the order of time grants; properties do not.
     """
 
     def __init__(self) -> None:
@@ -119,6 +141,15 @@ class RaftProperties:
         self._committed_by: list[Witness] = []
         self._latest_commit_term = 0
         self._applied: dict[int, tuple[Entry, Witness]] = {}
+        self._votes: dict[tuple[int, str], tuple[str, Witness]] = {}
+        #: How many steps of changes of members leaders have taken.
+        self.steps = 0
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """Which properties and rules the events so far are enough for."""
+        configured = any(node.configuration is not None for node in self._nodes.values())
+        return (*PROPERTIES, *RULES) if configured else PROPERTIES
 
     @property
     def terms(self) -> int:
@@ -154,6 +185,44 @@ class RaftProperties:
                 return self._install(node, witness, index, term)
             case Started() as event:
                 node.recover(witness, event)
+            case Vote(term=term, candidate=candidate):
+                return self._vote(witness, term, candidate)
+            case Configure() as event:
+                return self._configure(node, witness, event)
+        return []
+
+    def _vote(self, witness: Witness, term: int, candidate: str) -> list[Violation]:
+        first, cast = self._votes.setdefault((term, witness.node), (candidate, witness))
+        if first == candidate:
+            return []
+        message = f"{witness.node} voted for {first} and for {candidate} in term {term}"
+        return [Violation("OneVoteATerm", message, (cast, witness))]
+
+    def _configure(self, node: _Node, witness: Witness, event: Configure) -> list[Violation]:
+        before = node.configuration
+        after = node.configuration = Configuration(event.index, event.voters, event.learners, event.outgoing)
+        if node.leading is None or before is None or after.index <= before.index:
+            return []
+        self.steps += 1
+        wrong = ""
+        if not may_follow(before, after):
+            wrong = f"from voters {', '.join(before.voters)} to {', '.join(after.voters)} in one step"
+        elif before.index > node.commit:
+            wrong = f"before the change at {before.index} was committed"
+        elif not node.commit or node.log[node.commit - 1][0] < node.term:
+            wrong = f"before an entry of its term {node.term} was committed"
+        if not wrong:
+            return []
+        message = f"{witness.node} changed the members at {after.index} {wrong}"
+        return [Violation("OneChangeAtATime", message, (node.leading, witness), after.index)]
+
+    def _lacks_quorum(self, node: _Node, having: Callable[[str], bool]) -> list[str]:
+        """The voters of the configuration at ``node`` of which a majority is not ``having`` it; empty if one is."""
+        configuration = node.configuration
+        if configuration is not None:
+            for voters in (configuration.voters, configuration.outgoing):
+                if voters and sum(map(having, voters)) < majority(len(voters)):
+                    return list(voters)
         return []
 
     def _role(self, node: _Node, witness: Witness, event: Role) -> list[Violation]:
@@ -176,6 +245,11 @@ class RaftProperties:
                     (other.elected, witness),
                 )
             )
+        voters = self._lacks_quorum(node, lambda voter: self._votes.get((event.term, voter), ("",))[0] == witness.node)
+        if voters:
+            cast = [vote for (term, _), (to, vote) in self._votes.items() if (term, to) == (event.term, witness.node)]
+            message = f"{witness.node} became leader of term {event.term} with {len(cast)} votes of {', '.join(voters)}"
+            found.append(Violation("ElectedByQuorum", message, (*cast, witness)))
         missing = self._first_missing(node.log, event.term)
         if missing:
             committed = self._committed_by[missing - 1]
@@ -259,7 +333,8 @@ class RaftProperties:
     def _commit(self, node: _Node, witness: Witness, upto: int, term: int) -> list[Violation]:
         if upto > len(node.log):
             raise _impossible(witness, f"committed up to {upto} in a log that ends at {len(node.log)}")
-        found: list[Violation] = []
+        found = self._committed_by_quorum(node, witness, upto) if upto > node.commit else []
+        incomplete: list[Violation] = []
         self._latest_commit_term = max(self._latest_commit_term, term)
         later = [leader for elected_in, leader in self._leaders.items() if elected_in > term]
         for index in range(node.commit + 1, upto + 1):
@@ -273,11 +348,32 @@ class RaftProperties:
                     continue
                 self._committed_in[index - 1] = term
                 self._committed_by[index - 1] = witness
-            if later and not found:
+            if later and not incomplete:
                 lacking = [leader for leader in later if leader.lacks(index, entry)]
-                found = [self._incomplete(witness, index, term, leader.elected) for leader in lacking[:1]]
+                incomplete = [self._incomplete(witness, index, term, leader.elected) for leader in lacking[:1]]
         node.commit = max(node.commit, upto)
-        return found
+        return found + incomplete
+
+    def _committed_by_quorum(self, node: _Node, witness: Witness, upto: int) -> list[Violation]:
+        if node.configuration is None or node.leading is None:
+            return []
+        entry = node.log[upto - 1]
+        if entry[0] != node.term:
+            message = f"{witness.node}, leader of term {node.term}, committed up to {upto}, an entry of term {entry[0]}"
+            return [Violation("CommittedByQuorum", message, (node.leading, witness), upto)]
+
+        def has_it(voter: str) -> bool:
+            other = self._nodes.get(voter)
+            return other is not None and len(other.log) >= upto and other.log[upto - 1] == entry
+
+        voters = self._lacks_quorum(node, has_it)
+        if not voters:
+            return []
+        having = [voter for voter in voters if has_it(voter)]
+        message = (
+            f"{witness.node} committed {upto} when of {', '.join(voters)} only {', '.join(having) or 'none'} had it"
+        )
+        return [Violation("CommittedByQuorum", message, (node.leading, witness), upto)]
 
     def _apply(self, node: _Node, witness: Witness, event: Apply) -> list[Violation]:
         found: list[Violation] = []

@@ -83,6 +83,13 @@ class Install(_Event, tag="install", frozen=True, gc=False):
     term: int
 
 
+class Configure(_Event, tag="configure", frozen=True, gc=False):
+    index: int
+    voters: tuple[str, ...]
+    learners: tuple[str, ...]
+    outgoing: tuple[str, ...]
+
+
 # A quorum store's (docs/quorum.md). A dot, an actor and a counter, names a version.
 
 
@@ -148,6 +155,7 @@ TraceEvent: TypeAlias = (
     | Commit
     | Apply
     | Install
+    | Configure
     | Boot
     | Put
     | Keep

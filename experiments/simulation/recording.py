@@ -138,6 +138,7 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     trace.Committed: lambda t, said: evidence.Commit(t, said.index, said.term),
     trace.Installed: lambda t, said: evidence.Install(t, said.index, said.term),
     trace.Applied: lambda t, said: evidence.Apply(t, said.first, said.terms, said.digests),
+    trace.Configured: lambda t, said: evidence.Configure(t, said.index, said.voters, said.learners, said.outgoing),
     quorum.Booted: lambda t, said: evidence.Boot(t, said.actor, said.kept, said.hints),
     quorum.Written: lambda t, said: evidence.Put(t, said.key, said.actor, said.counter, said.time, said.context),
     quorum.Kept: lambda t, said: evidence.Keep(t, said.key, said.dots, said.owner),

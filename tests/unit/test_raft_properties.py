@@ -14,6 +14,7 @@ import pytest
 from apps.raft import Raft
 from experiments.checking.raft_properties import RaftProperties, Violation
 from experiments.checking.trace import TraceError, TraceEvent, Witness, in_order, read_trace, read_traces
+from tests.unit.raft import mutants
 from tests.unit.raft.chaos import Chaos
 from tests.unit.raft.mutants import AcksEarly, VotesForAnyLog, VotesTwice
 
@@ -60,6 +61,15 @@ class Script:
     def commit(self, nodes: str, index: int, term: int) -> None:
         for node in nodes.split():
             self.say(node, "commit", index=index, term=term)
+
+    def vote(self, nodes: str, candidate: str, term: int) -> None:
+        for node in nodes.split():
+            self.say(node, "vote", term=term, candidate=candidate)
+
+    def configure(self, nodes: str, index: int, voters: str, outgoing: str = "") -> None:
+        for node in nodes.split():
+            members = {"voters": voters.split(), "learners": [], "outgoing": outgoing.split()}
+            self.say(node, "configure", index=index, **members)
 
     @property
     def violated(self) -> list[str]:
@@ -254,6 +264,91 @@ def test_a_trace_with_a_hole_decides_nothing(script: Script, ev: str, keys: dict
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# The rules, where traces tell of configurations
+
+
+@pytest.fixture
+def told() -> Script:
+    """Five nodes of which a, b and c are the voters; a leads term 2 with one entry of it committed."""
+    script = Script()
+    script.start("a", "b", "c", "d", "e")
+    script.configure("a b c d e", 0, "a b c")
+    script.vote("a b", "a", 2)
+    script.role("a", "leader", 2)
+    script.append("a b", 1, "2x")
+    script.commit("a", 1, 2)
+    assert script.violated == []
+    assert script.properties.judged[-1] == "OneChangeAtATime"
+    return script
+
+
+def test_two_votes_in_a_term_violate_a_rule_even_when_nobody_wins_by_them(told: Script) -> None:
+    told.vote("c", "b", 3)
+    told.restart("c", 3, 0, 0)
+    told.vote("c", "b", 3)
+    assert told.violated == []
+    told.vote("c", "a", 3)
+    assert told.violated == ["OneVoteATerm"]
+    assert told.found[0].message == "c voted for b and for a in term 3"
+
+
+def test_who_leads_without_the_votes_of_a_majority_of_the_voters_violates_a_rule(told: Script) -> None:
+    told.vote("b d e", "b", 3)
+    told.role("b", "leader", 3)
+    assert told.violated == ["ElectedByQuorum"]
+    assert told.found[0].message == "b became leader of term 3 with 3 votes of a, b, c"
+
+
+def test_a_commit_needs_a_majority_of_both_sets_of_voters_while_a_change_is_under_way(told: Script) -> None:
+    told.append("a b", 2, "2joint")
+    told.configure("a b", 2, "a d e", "a b c")
+    told.append("d", 1, "2x", "2joint")
+    told.commit("a", 2, 2)
+    assert told.violated == []
+    told.append("a b", 3, "2y")
+    told.commit("a", 3, 2)
+    assert told.violated == ["CommittedByQuorum"]
+    assert told.found[0].message == "a committed 3 when of a, d, e only a had it"
+
+
+def test_a_leader_that_commits_an_entry_of_an_earlier_term_by_itself_violates_a_rule(told: Script) -> None:
+    told.append("a b", 2, "2y")
+    told.vote("b c", "b", 3)
+    told.role("b", "leader", 3)
+    told.append("c", 1, "2x", "2y")
+    told.commit("b", 2, 3)
+    assert told.violated == ["CommittedByQuorum"]
+    assert told.found[0].message == "b, leader of term 3, committed up to 2, an entry of term 2"
+
+
+def test_a_change_of_voters_goes_by_a_joint_configuration(told: Script) -> None:
+    told.append("a", 2, "2new")
+    told.configure("a", 2, "a d e")
+    assert told.violated == ["OneChangeAtATime"]
+    assert told.found[0].message == "a changed the members at 2 from voters a, b, c to a, d, e in one step"
+
+
+def test_a_change_waits_until_the_one_before_is_committed(told: Script) -> None:
+    told.append("a", 2, "2joint")
+    told.configure("a", 2, "a d e", "a b c")
+    told.append("a", 3, "2new")
+    told.configure("a", 3, "a d e")
+    assert told.violated == ["OneChangeAtATime"]
+    assert "before the change at 2 was committed" in told.found[0].message
+
+
+def test_a_change_waits_until_an_entry_of_the_term_is_committed(told: Script) -> None:
+    told.vote("b c", "b", 3)
+    told.role("b", "leader", 3)
+    told.commit("b", 1, 2)
+    told.found.clear()
+    told.append("b", 2, "3joint")
+    told.configure("b", 2, "a d e", "a b c")
+    assert told.violated == ["OneChangeAtATime"]
+    assert "before an entry of its term 3 was committed" in told.found[0].message
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The real core, in virtual time
 
 
@@ -302,6 +397,13 @@ def test_the_core_violates_nothing_whatever_crashes_and_whatever_is_cut() -> Non
         (AcksEarly, {"LeaderCompleteness", "StateMachineSafety"}),
         (VotesTwice, {"ElectionSafety"}),
         (VotesForAnyLog, {"LeaderCompleteness"}),
+        (mutants.AcksEarly, {"CommittedByQuorum"}),
+        (mutants.CountsWhatWasSent, {"CommittedByQuorum"}),
+        (mutants.CommitsOldTerms, {"CommittedByQuorum"}),
+        (mutants.SpeaksBeforeItWrites, {"OneVoteATerm"}),
+        (mutants.ForgetsVote, {"OneVoteATerm"}),
+        (mutants.ChangesVotersAtOnce, {"OneChangeAtATime"}),
+        (mutants.CountsOneMajority, {"CommittedByQuorum"}),
     ],
 )
 def test_a_core_with_a_bug_is_caught_by_its_trace(mutant: type[Raft], violates: set[str]) -> None:
