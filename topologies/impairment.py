@@ -111,7 +111,7 @@ def from_samples(samples: Sequence[int]) -> Impairment:
 def quantiles(distribution: Distribution, samples: tuple[int, ...] = ()) -> tuple[float, ...]:
     """The quantile function of a distribution of mean 0, in units of ``jitter``, at 0, 1/4096, … 1.
 
-    Of a table it is that of its ``samples``, interpolated between them. A draw is the linear interpolation of it at a
+    Of a table it is that of its ``samples``. A draw is the linear interpolation of it at a
     uniform number. Tails end where half a step is left; what remains is scaled so that mean and deviation are the ones
     promised.
     """
@@ -120,7 +120,7 @@ def quantiles(distribution: Distribution, samples: tuple[int, ...] = ()) -> tupl
     shares = [min(max(i, 0.5), QUANTILE_STEPS - 0.5) / QUANTILE_STEPS for i in range(QUANTILE_STEPS + 1)]
     if distribution == "table":
         ordered = sorted(samples)
-        points = [_interpolated(ordered, share) for share in shares]
+        points = [float(ordered[int(share * len(ordered))]) for share in shares]
     elif distribution == "normal":
         points = [NormalDist().inv_cdf(share) for share in shares]
     else:
@@ -128,12 +128,6 @@ def quantiles(distribution: Distribution, samples: tuple[int, ...] = ()) -> tupl
     middles = [(low + high) / 2 for low, high in pairwise(points)]
     mean, deviation = fmean(middles), pstdev(middles)
     return tuple((point - mean) / deviation for point in points)
-
-
-def _interpolated(ordered: Sequence[int], share: float) -> float:
-    place = share * (len(ordered) - 1)
-    at = min(int(place), len(ordered) - 2)
-    return ordered[at] + (place - at) * (ordered[at + 1] - ordered[at])
 
 
 @lru_cache
