@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from topologies.machine import TOOLS, Machine, Network, Problem, choices, probe, problems
+from topologies.machine import TOOLS, Hardware, Machine, Network, Problem, choices, probe, problems
 
 
 def doctor(as_json: bool) -> int:
@@ -58,7 +58,7 @@ def _machine(machine: Machine) -> Table:
     network = machine.network if isinstance(machine.network, Network) else None
     rows = [
         ("kernel", hardware.kernel, hardware.distribution),
-        ("virtual", hardware.virtual, ""),
+        ("virtual", hardware.virtual, what_machine(hardware)),
         ("cores", str(hardware.cores), hardware.cpu),
         ("memory", f"{hardware.memory_bytes / 2**30:.1f} GiB", ""),
         ("user", "root" if rights.root else "ordinary", _user_namespaces(machine)),
@@ -71,6 +71,17 @@ def _machine(machine: Machine) -> Table:
             ("netem", _yes(network.netem_missing is None), network.netem_missing or "tried on a device"),
         ]
     return _table(rows)
+
+
+def what_machine(hardware: Hardware) -> str:
+    """Bare metal, a container or a virtual machine, and what follows from that."""
+    if hardware.virtual == "none":
+        return "bare metal"
+    if hardware.virtual == "container":
+        return "a container, with the kernel of the machine it is on"
+    if "TCG" in hardware.cpu:  # what QEMU calls a processor that it emulates
+        return "a virtual machine whose processor is emulated, some twenty times slower: play with --time-scale 5"
+    return "a virtual machine: late when its host is busy"
 
 
 def _user_namespaces(machine: Machine) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from experiments.doctor import render
+from experiments.doctor import render, what_machine
 from topologies.machine import (
     TOOLS,
     Found,
@@ -223,3 +223,20 @@ def test_a_kernel_lacks_nothing_exactly_where_nothing_stands_in_for_it(machine: 
         return
     used = {choice.feature: choice.backend for choice in choices(machine)}
     assert (kernel_lacks(machine.network) == ()) == (used["datapath"] == "system" and used["impairment"] == "netem")
+
+
+@pytest.mark.parametrize(
+    ("virtual", "cpu", "told"),
+    [
+        ("none", "A processor", "bare metal"),
+        ("container", "A processor", "a container"),
+        ("kvm", "A processor", "a virtual machine: late when its host is busy"),
+        ("qemu", "QEMU TCG CPU version 2.5+", "processor is emulated"),
+    ],
+)
+def test_the_doctor_tells_a_virtual_machine_from_a_bare_one_and_what_follows(virtual: str, cpu: str, told: str) -> None:
+    hardware = msgspec.structs.replace(COMPLETE.hardware, virtual=virtual, cpu=cpu)
+    assert told in what_machine(hardware)
+    page = io.StringIO()
+    Console(file=page, width=400).print(render(msgspec.structs.replace(COMPLETE, hardware=hardware)))
+    assert what_machine(hardware) in page.getvalue()
