@@ -6,7 +6,7 @@ import io
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -128,6 +128,7 @@ def test_a_machine_is_unfit_exactly_when_a_scenario_could_not_run(machine: Machi
     assert runs != any(problem.fatal for problem in problems(machine))
 
 
+@settings(deadline=None)
 @given(machines)
 def test_the_page_says_every_problem_and_every_choice(machine: Machine) -> None:
     page = io.StringIO()
