@@ -21,7 +21,7 @@ Distribution = Literal["uniform", "normal", "pareto", "table"]
 QUANTILE_STEPS = 4096
 
 #: The most samples a table of them has.
-MOST_SAMPLES = 10_000
+MOST_SAMPLES = QUANTILE_STEPS
 
 #: The shape of the Pareto distribution, that of the table iproute2 ships for netem.
 _PARETO_SHAPE = 3.0
