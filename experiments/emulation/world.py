@@ -190,8 +190,9 @@ class EmulatedWorld:
         if self.scenario.captures:
             self.folder.directory("pcap")
         for direction in self.scenario.captures:
-            host = self.plan.ends(direction)[1].node
-            where = host if host in {host.name for host in self.plan.hosts} else None
+            receiver = self.plan.ends(direction)[1].node
+            has_namespace = self.plan.dataplane == "routed" or receiver in {host.name for host in self.plan.hosts}
+            where = receiver if has_namespace else None
             argv = pcap.recorder(self.plan, self.folder.path, direction)
             log = pcap.log_of(self.folder.path, direction)
             await self._sandbox.call("spawn", pcap.process_of(direction), where, argv, log)
