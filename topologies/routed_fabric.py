@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from typing import Any
 
@@ -63,6 +63,14 @@ class RoutedFabric(Fabric):
             for switch in self.plan.switches:
                 netns.remove(switch.name)
         self._stopped.clear()
+
+    def inside(self, host: str) -> AbstractContextManager[None]:
+        """As every fabric's, and of switches: they are namespaces here."""
+        return netns.inside(host) if host in self._switch_names else super().inside(host)
+
+    @cached_property
+    def _switch_names(self) -> frozenset[str]:
+        return frozenset(switch.name for switch in self.plan.switches)
 
     @cached_property
     def dataplane(self) -> Dataplane:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -117,6 +118,15 @@ def test_a_switch_has_a_shell_that_shows_its_weighted_next_hops_and_answers_its_
     assert "id 1000001 group 103,3/104" in nexthops
     assert "id 103 via 172.16.0.1 dev leaf1-eth3" in nexthops
     assert " 0% packet loss" in ping
+
+
+def in_a_switch(lab: RoutedLab) -> str:
+    process = lab.net.spawn("leaf1", ["ip", "-o", "link"], stdout=subprocess.PIPE)
+    return process.communicate(timeout=20)[0].decode()
+
+
+def test_programs_run_in_switches_so_that_packets_can_be_captured_there(lab: Sandbox) -> None:
+    assert "leaf1-eth1" in lab.run_sync(in_a_switch)
 
 
 def as_mininet(lab: RoutedLab) -> list[float]:
