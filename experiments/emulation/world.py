@@ -33,7 +33,7 @@ from topologies.privileges import obstacles, probe
 from topologies.sandbox import PrivilegeError, Sandbox
 
 #: How long building, settling and stopping may take before the run is given up, in seconds (times time_scale).
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def require_machine() -> None:
