@@ -36,7 +36,8 @@ from apps.workload import HistoryEvent, Outcome, RegisterClient, RegisterConfig,
 
 
 class LinKvClient:
-    """A `RegisterClient` that speaks lin-kv. It asks for nothing twice but for reads: there are no sessions.
+    """A `RegisterClient` that speaks lin-kv: the i-th always to the i-th node, as Maelstrom's do, and what changes
+    something only once, since there are no sessions.
 
     Its registers ``k0``, ``k1``… are the keys 0, 1… of lin-kv, which binaries in typed languages expect.
     """
@@ -45,7 +46,8 @@ class LinKvClient:
         self, name: NodeId, nodes: Sequence[NodeId], config: RegisterConfig, random: Random, first_request: int = 0
     ) -> None:
         once = msgspec.structs.replace(config, retry=False)
-        self._client = RegisterClient(name, nodes, once, random, first_request)
+        node = nodes[config.thread % len(nodes)]
+        self._client = RegisterClient(name, [node], once, random, first_request)
         self._command: kv.Command | None = None  # one at a time
         self._asked: set[int] = set()
 

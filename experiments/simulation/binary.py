@@ -2,9 +2,8 @@
 
 Time stands still while the binary works: it is given one line, and its answer is waited for before anything else
 happens. That it has answered is seen from outside, whatever it is written in: it has read all it was given, and every
-thread of it, and of the programs it has started, sleeps (proc(5)), with nothing left in its standard output. Where
-there are several threads two looks must agree, with no switch of context between them, so that one thread cannot wake
-another unseen. So what a binary says depends on what it was told, and on itself alone; a run repeats itself exactly as
+thread of it, and of the programs it has started, sleeps (proc(5)), with nothing left in its standard output. Two looks
+must agree, with no switch of context between them, so that nobody can wake or start another unseen. So what a binary says depends on what it was told, and on itself alone; a run repeats itself exactly as
 far as the binary does.
 
 A sleep of the binary's own counts as rest: its clock is the machine's, and nothing outside can tell it otherwise.
@@ -34,7 +33,7 @@ from apps.process import Event, Nanoseconds, Requested
 from experiments.simulation.kernel import Kernel
 
 #: Seconds after which a binary that does not come to rest is given up, and bytes it may print in answer to one line.
-PATIENCE, MOST_PRINTED = 10.0, 4 << 20
+PATIENCE, MOST_PRINTED = 10.0, 2 << 20
 
 #: How often binaries with timers of their own are looked at, and how far the machine's time may be ahead of the
 #: virtual before the difference is let go.
@@ -152,10 +151,9 @@ class Binary:
         unread = int.from_bytes(fcntl.ioctl(self._stdin, termios.FIONREAD, b"\0" * 4), "little")
         if unread:
             return False
+        # Whoever is the same in both looks slept all the while between them; so at that moment everybody did.
         first = self._threads()
-        if first is None or len(first) <= 1:
-            return first is not None
-        return self._threads() == first
+        return first is not None and self._threads() == first
 
     def _threads(self) -> list[bytes] | None:
         """How often each of its threads has been switched away from; None if one of them does not sleep."""
@@ -163,9 +161,11 @@ class Binary:
         for pid in self._pids():
             with suppress(OSError):  # it has just ended
                 for thread in os.listdir(f"/proc/{pid}/task"):
-                    status = Path(f"/proc/{pid}/task/{thread}/status").read_bytes()
-                    state = status.partition(b"State:\t")[2][:1]
-                    if state not in (b"S", b"Z", b"X", b"T"):
+                    task = Path(f"/proc/{pid}/task/{thread}")
+                    if _runs(task):
+                        return None
+                    status = (task / "status").read_bytes()
+                    if status.partition(b"State:\t")[2][:1] not in (b"S", b"Z", b"X", b"T"):
                         return None
                     switches.append(thread.encode() + status.partition(b"voluntary_ctxt_switches:")[2])
         return switches
@@ -183,6 +183,16 @@ class Binary:
             return os.getsid(int(pid)) == self._process.pid
         except OSError:
             return False
+
+
+def _runs(task: Path) -> bool:
+    """Whether a thread is on a processor, or waits for one. One whose state says that it sleeps may still be on its way
+    there, and turn back; the kernel tells of this file only what has truly come to rest.
+    """
+    try:
+        return (task / "syscall").read_bytes().startswith(b"running")
+    except (FileNotFoundError, PermissionError):
+        return False  # it has ended, or this kernel does not say: its state must do
 
 
 class Pace:
