@@ -18,8 +18,9 @@ from experiments.checking.history import merge_histories
 from experiments.folder import SCHEMA, Folder
 from experiments.report import write_report
 from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, place
-from experiments.schedule import LEAD_IN_NS, Progress, Schedule
+from experiments.schedule import LEAD_IN_NS, Progress, Schedule, require
 from experiments.stage import Stage
+from experiments.strikes import STRIKES, Strike
 
 #: Where a scenario can play.
 WorldName: TypeAlias = Literal["emulated", "simulated"]
@@ -42,13 +43,15 @@ class Run:
         progress: Progress = lambda stage, detail: None,
         world: WorldName = "emulated",
     ) -> None:
+        strikes = _strikes(world)
+        require(scenario.faults, strikes)
         machine = _describe_machine(world, scenario.requires)
         self.scenario = scenario
         self.progress = progress
         self.placement = place(scenario.plan, scenario.system, scenario.workload, scenario.tenant)
         self.folder = Folder(out, scenario.name, scenario.seed)
         self.world = _make_world(world, scenario, self.placement, self.folder)
-        self.schedule = Schedule(scenario, self.world, self.folder.fault, progress)
+        self.schedule = Schedule(scenario, self.world, self.folder.fault, progress, strikes)
         self._manifest: dict[str, Any] = {
             "schema": SCHEMA,
             "command": command,
@@ -185,6 +188,14 @@ def _make_world(world: WorldName, scenario: Scenario, placement: dict[str, str],
     from experiments.emulation.world import EmulatedWorld
 
     return EmulatedWorld(scenario, placement, folder)
+
+
+def _strikes(world: WorldName) -> Mapping[type[Any], type[Strike]]:
+    if world == "simulated":
+        from experiments.simulation.faults import SIMULATED_STRIKES
+
+        return SIMULATED_STRIKES
+    return STRIKES
 
 
 def _make_loop(world: WorldName) -> Callable[[], asyncio.AbstractEventLoop] | None:

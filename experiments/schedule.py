@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-from experiments.scenario import Fault, Scenario
+from experiments.scenario import Fault, Scenario, ScenarioError
 from experiments.stage import Stage
 from experiments.strikes import STRIKES, Effects, Strike
 
@@ -20,6 +20,17 @@ OPEN_END_NS = 500_000_000
 
 #: ``progress(stage, detail)``: what is going on, for whoever watches.
 Progress = Callable[[str, str], None]
+
+
+def require(faults: Sequence[Fault], strikes: Mapping[type[Any], type[Strike]]) -> None:
+    """Raise `ScenarioError` if a fault is none of those that can strike."""
+    wrong = [
+        f"fault[{number}]: {fault.__struct_config__.tag!r} is a fault of the simulator's alone"
+        for number, fault in enumerate(faults)
+        if type(fault) not in strikes
+    ]
+    if wrong:
+        raise ScenarioError("\n".join([*wrong, "play it there, with --world simulated, or take the fault out"]))
 
 
 class Schedule:
@@ -56,6 +67,7 @@ class Schedule:
     @contextlib.asynccontextmanager
     async def inject(self, fault: Fault) -> AsyncIterator[Mapping[str, Any]]:
         """Strike with ``fault`` while the block lasts; what it resolved to is yielded. It is proved meanwhile."""
+        require([fault], self._strikes)
         index = len(self.faults)
         self.faults.append(fault)
         strike = self._strikes[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))

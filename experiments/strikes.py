@@ -16,7 +16,18 @@ import msgspec
 
 from apps.raft.quorum import Configuration
 from experiments.nemesis import Grudge, Reach, complete_grudge, expected_reach, merge, mismatches, resolve
-from experiments.scenario import Fault, Impair, Kill, LinkDown, Partition, Reconfigure, directions, links
+from experiments.scenario import (
+    Fault,
+    Impair,
+    Kill,
+    LinkDown,
+    Mute,
+    Partition,
+    Pause,
+    Reconfigure,
+    directions,
+    links,
+)
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
 
@@ -51,6 +62,9 @@ class World(Protocol):
     async def restart(self, node: str) -> Record: ...
     async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int: ...
     def members(self) -> Configuration | None: ...
+    async def pause(self, node: str) -> None: ...
+    async def resume(self, node: str) -> None: ...
+    async def is_paused(self, node: str) -> bool | None: ...
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]: ...
 
 
@@ -60,6 +74,7 @@ class Effects:
     def __init__(self) -> None:
         self.grudges: dict[int, Grudge] = {}
         self.dead: dict[int, list[str]] = {}
+        self.paused: dict[int, list[str]] = {}
 
     def expected(self, world: World) -> Reach:
         dead = [name for names in self.dead.values() for name in names]
@@ -237,10 +252,64 @@ class ReconfigureStrike(Strike):
         return {"effective": True}
 
 
+class MuteStrike(Strike):
+    fault: Mute
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        nodes = self.targets([self.fault.nodes])[0]
+        grudge = {other: [node for node in nodes if node != other] for other in self.world.placement}
+        self.handles = [await self.world.drop(grudge)]
+        self.effects.grudges[self.index] = grudge
+        return {"nodes": nodes, "grudge": grudge, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return await self._matrix(budget_ns)
+
+    async def heal(self) -> None:
+        await super().heal()
+        del self.effects.grudges[self.index]
+
+    async def prove_healed(self) -> Record:
+        return await self._matrix(REPAIR_NS)
+
+
+class PauseStrike(Strike):
+    fault: Pause
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        self._nodes = self.targets([self.fault.nodes])[0]
+        self.effects.paused[self.index] = self._nodes
+        await asyncio.gather(*(self.world.pause(node) for node in self._nodes))
+        return {"nodes": self._nodes, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return await self._look(True, self._nodes)
+
+    async def heal(self) -> None:
+        del self.effects.paused[self.index]
+        held = {node for nodes in self.effects.paused.values() for node in nodes}
+        self._resumed = [node for node in self._nodes if node not in held]
+        await asyncio.gather(*(self.world.resume(node) for node in self._resumed))
+
+    async def prove_healed(self) -> Record:
+        return await self._look(False, self._resumed)
+
+    async def _look(self, wanted: bool, nodes: Sequence[str]) -> Record:
+        """Whether the nodes stand still, or none of them does; one that another strike has killed does neither."""
+        paused = {node: await self.world.is_paused(node) for node in nodes}
+        wrong = [node for node, is_so in paused.items() if is_so is not wanted and is_so is not None]
+        what = "runs on" if wanted else "stands still"
+        return {"effective": not wrong, "paused": paused, "mismatches": [f"{node} {what}" for node in wrong]}
+
+
 STRIKES: dict[type[Fault], type[Strike]] = {
     Partition: PartitionStrike,
     LinkDown: LinkDownStrike,
     Impair: ImpairStrike,
     Kill: KillStrike,
     Reconfigure: ReconfigureStrike,
+    Mute: MuteStrike,
+    Pause: PauseStrike,
 }

@@ -14,15 +14,12 @@ from statistics import fmean
 
 import msgspec
 
-from experiments.checking.fault_record import FaultRecord
+from experiments.checking.fault_record import STOPPING, FaultRecord
 from experiments.checking.history import HistoryError
 from experiments.checking.results import Check, Detected, Detection
 from experiments.checking.trace import Believe, Header, Load, Witness
 from experiments.phrases import count, span
 from experiments.scenario import Expect
-
-#: A fault of these kinds stops its nodes.
-STOPPING = ("kill", "pause")
 
 
 class Silence(msgspec.Struct, frozen=True):

@@ -10,6 +10,9 @@ import msgspec
 
 from experiments.checking.history import HistoryError
 
+#: Faults of these kinds stop their nodes.
+STOPPING = ("kill", "pause")
+
 
 class Step(msgspec.Struct, frozen=True):
     """One line: something that was asked, applied, proved or healed, at ``t`` from the start of the workload.
@@ -74,16 +77,16 @@ class FaultRecord(msgspec.Struct, frozen=True):
 
     @property
     def nodes_hit(self) -> set[str]:
-        """The nodes that were killed, or stand alone on their side of a partition."""
-        if self.kind == "kill":
+        """The nodes that were stopped, or stand alone on their side of a partition."""
+        if self.kind in STOPPING:
             return set(self.resolved.get("nodes", ()))
         return {group[0] for group in self.resolved.get("groups", ()) if len(group) == 1}
 
     def took_the_leader(self, nodes: Sequence[str]) -> bool:
-        """Whether it killed the leader, or left it without a majority of ``nodes`` that hear it and that it hears."""
+        """Whether it stopped the leader, or left it without a majority of ``nodes`` that hear it and that it hears."""
         if self.leader is None or self.applied is None:
             return False
-        if self.kind == "kill":
+        if self.kind in STOPPING:
             return self.leader in self.resolved.get("nodes", ())
         if self.proved is None or not self.proved.expected:
             return False
@@ -120,6 +123,12 @@ class FaultRecord(msgspec.Struct, frozen=True):
                 return f"{' | '.join(' '.join(group) for group in groups)} were parted"
             case "kill":
                 return f"{_listed(resolved.get('nodes', []))} {_were(resolved.get('nodes', []))} killed"
+            case "pause":
+                return f"{_listed(resolved.get('nodes', []))} {_were(resolved.get('nodes', []))} stopped"
+            case "mute":
+                return f"{_listed(resolved.get('nodes', []))} {_were(resolved.get('nodes', []))} not heard by anyone"
+            case "bit-flip":
+                return f"a bit of the log of {_listed(resolved.get('nodes', []))} changed"
             case "link-down":
                 return f"{_listed(resolved.get('links', []))} went down"
             case "impair":

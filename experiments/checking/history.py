@@ -229,7 +229,7 @@ class _Epoch(msgspec.Struct, frozen=True):
 
 
 #: What Jepsen's nemeses call the start and the end of what they do, where it is not start-<kind> and stop-<kind>.
-_NEMESIS = {"impair": ("start-packet", "stop-packet"), "kill": ("kill", "start")}
+_NEMESIS = {"impair": ("start-packet", "stop-packet"), "kill": ("kill", "start"), "pause": ("pause", "resume")}
 
 
 def merge_histories(run: Path) -> None:

@@ -125,6 +125,17 @@ class Inside:
     def kill(self, name: str) -> None:
         self._processes[name].kill()
 
+    def signal(self, name: str, number: int) -> None:
+        """Send a process a signal; none to one that has ended."""
+        self._processes[name].send_signal(number)
+
+    def state(self, name: str) -> str:
+        """What a process is doing, by the letter of proc(5): ``T`` is stopped; empty if it has ended."""
+        process = self._processes[name]
+        if process.poll() is not None:
+            return ""
+        return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
     async def wait(self, names: list[str], patience: float) -> list[str]:
         """Wait for processes to end by themselves, at most ``patience`` seconds; returns those that have not."""
         deadline = time.monotonic() + patience

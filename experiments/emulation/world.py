@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,9 @@ from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
 from topologies.privileges import obstacles, probe
 from topologies.sandbox import PrivilegeError, Sandbox
+
+#: How long a signal may take to have its effect, in seconds.
+SIGNALLED_S = 0.02
 
 #: How long building, settling and stopping may take before the run is given up, in seconds (times time_scale).
 PATIENCE = 60.0
@@ -368,6 +372,18 @@ class EmulatedWorld:
     async def restart(self, node: str) -> dict[str, Any]:
         pid = await self._start_node(node)
         return {"pid": pid, "incarnation": self._incarnations[node]}
+
+    async def pause(self, node: str) -> None:
+        await self._sandbox.call("signal", node, signal.SIGSTOP)
+
+    async def resume(self, node: str) -> None:
+        await self._sandbox.call("signal", node, signal.SIGCONT)
+
+    async def is_paused(self, node: str) -> bool | None:
+        """By what the kernel says of the process; a signal takes it a moment."""
+        await asyncio.sleep(SIGNALLED_S)
+        state: str = await self._sandbox.call("state", node)
+        return None if state in ("", "Z") else state == "T"
 
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
         found: dict[str, dict[str, list[int]]] = await self._sandbox.call("matrix", self._where, budget_ns)

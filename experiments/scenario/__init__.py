@@ -8,6 +8,16 @@ has its module, which has the data and its reader side by side: `topology`, `sys
 from experiments.scenario.expect import Expect
 from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition, Reconfigure
 from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
+from experiments.scenario.process_faults import (
+    BitFlip,
+    CrashPoint,
+    Disorder,
+    Drift,
+    FullDisk,
+    Mute,
+    Pause,
+    SlowDisk,
+)
 from experiments.scenario.systems import Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
 from experiments.scenario.topology import Dataplane
 from experiments.scenario.whole import Requirement, Scenario, load, parse, stretched
@@ -15,17 +25,24 @@ from experiments.scenario.workloads import Echo, NoWorkload, Register, Workload
 
 __all__ = [
     "ROLES",
+    "BitFlip",
+    "CrashPoint",
     "Dataplane",
+    "Disorder",
+    "Drift",
     "Echo",
     "Expect",
     "Fault",
+    "FullDisk",
     "Heartbeat",
     "Impair",
     "Kill",
     "LinkDown",
     "Maelstrom",
+    "Mute",
     "NoWorkload",
     "Partition",
+    "Pause",
     "Phi",
     "Quorum",
     "Raft",
@@ -34,6 +51,7 @@ __all__ = [
     "Requirement",
     "Scenario",
     "ScenarioError",
+    "SlowDisk",
     "Swim",
     "System",
     "Workload",

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from experiments.scenario.names import LEADERLESS_ROLES, ROLES, directions, links
+from experiments.scenario.process_faults import READERS, ProcessFault, Reader
 from experiments.scenario.reading import Table, choice, positive_duration, texts
 from experiments.scenario.systems import Raft, System
 from experiments.scenario.topology import read_impairment
@@ -61,7 +62,7 @@ class Reconfigure(msgspec.Struct, frozen=True, tag="reconfigure", tag_field="kin
     lasts: int
 
 
-Fault: TypeAlias = Partition | LinkDown | Impair | Kill | Reconfigure
+Fault: TypeAlias = Partition | LinkDown | Impair | Kill | Reconfigure | ProcessFault
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -136,12 +137,17 @@ def _reconfigure(table: Table, aim: Aim) -> Reconfigure:
     return Reconfigure(voters, learners, aim.at, aim.lasts)
 
 
+def _of_processes(read: Reader) -> Callable[[Table, Aim], Fault]:
+    return lambda table, aim: read(table, lambda: _nodes(table, aim), aim.at, aim.lasts)
+
+
 _KINDS: dict[str, Callable[[Table, Aim], Fault]] = {
     "partition": _partition,
     "link-down": _link_down,
     "impair": _impair,
     "kill": _kill,
     "reconfigure": _reconfigure,
+    **{kind: _of_processes(read) for kind, read in READERS.items()},
 }
 
 

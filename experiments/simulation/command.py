@@ -14,7 +14,7 @@ from experiments.checking.results import exit_status
 from experiments.scenario import Scenario
 from experiments.simulation.campaign import play_seeds, prepared, summarise
 from experiments.simulation.seed import Outcome, play_traced
-from experiments.simulation.shrink import CannotWriteError, shrink, to_toml
+from experiments.simulation.shrink import shrink, to_toml
 from experiments.simulation.telling import follow, show_summary, show_trace
 
 
@@ -66,12 +66,8 @@ def shrink_first(console: Console, scenario: Scenario, seed: int, random_faults:
     failing = prepared(scenario, seed, random_faults)
     small = shrink(failing) or failing
     said = f"{len(small.faults)} of {len(failing.faults)} faults, {len(small.workload.names)} clients"
-    try:
-        file.write_text(to_toml(small, f"Seed {seed} of {scenario.name}, made small."), encoding="utf-8")
-    except CannotWriteError as error:
-        console.print(f"  seed {seed} made small: {said}; {error}")
-    else:
-        console.print(f"  seed {seed} made small: {said}; see {file}", soft_wrap=True)
+    file.write_text(to_toml(small, f"Seed {seed} of {scenario.name}, made small."), encoding="utf-8")
+    console.print(f"  seed {seed} made small: {said}; see {file}", soft_wrap=True)
 
 
 def replay(

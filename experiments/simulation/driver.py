@@ -133,11 +133,17 @@ class Driver:
         self.stop()
         self._died(self.name, why)
 
+    @property
+    def is_paused(self) -> bool:
+        return self._free_at == _NEVER
+
     def pause(self) -> None:
         """Take no step until `resume`, as between SIGSTOP and SIGCONT; what comes in waits."""
         self._free_at = _NEVER
 
     def resume(self) -> None:
+        if not self.is_paused:
+            return
         self._free_at = self._kernel.now
         if self._inbox or self._due:
             self._wake_at(self._free_at)

@@ -1,4 +1,4 @@
-"""Faults that only a simulated world has so far: of processes, disks and clocks, and one-way silence.
+"""Faults that only a simulated world has: of disks, clocks and the transport (`experiments.scenario.process_faults`).
 
 They strike as all others do, and need no proof by measurement: what is asked for here is what happens.
 """
@@ -9,69 +9,10 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
+from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, SlowDisk
 from experiments.simulation.network import Unruly
 from experiments.simulation.world import SimulatedWorld, Trap
-from experiments.strikes import REPAIR_NS, STRIKES, Record, Strike
-
-
-class Mute(msgspec.Struct, frozen=True, tag="mute", tag_field="kind"):
-    """Nobody hears these nodes, while they hear everybody: a one-way partition."""
-
-    nodes: tuple[str, ...]
-    at: int
-    lasts: int
-
-
-class Pause(msgspec.Struct, frozen=True, tag="pause", tag_field="kind"):
-    """These nodes take no step, as between SIGSTOP and SIGCONT; their hosts go on acknowledging what comes in."""
-
-    nodes: tuple[str, ...]
-    at: int
-    lasts: int
-
-
-class SlowDisk(msgspec.Struct, frozen=True, tag="slow-disk", tag_field="kind"):
-    """Every sync of these nodes takes ``factor`` times as long."""
-
-    nodes: tuple[str, ...]
-    factor: float
-    at: int
-    lasts: int
-
-
-class FullDisk(msgspec.Struct, frozen=True, tag="full-disk", tag_field="kind"):
-    """The next write of these nodes fails, and ends them; when there is room again they are started from their logs."""
-
-    nodes: tuple[str, ...]
-    at: int
-    lasts: int
-
-
-class Drift(msgspec.Struct, frozen=True, tag="drift", tag_field="kind"):
-    """The clocks of these nodes run ``rate`` times as fast as time."""
-
-    nodes: tuple[str, ...]
-    rate: float
-    at: int
-    lasts: int
-
-
-class Disorder(msgspec.Struct, frozen=True, tag="disorder", tag_field="kind"):
-    """Messages are lost, repeated and disordered one by one, as if there were no connections between processes."""
-
-    unruly: Unruly
-    at: int
-    lasts: int
-
-
-class CrashPoint(msgspec.Struct, frozen=True, tag="crash-point", tag_field="kind"):
-    """Nodes die at the worst moment: just when they have voted, say, while it is written, sent, or neither yet."""
-
-    trap: Trap
-    at: int
-    lasts: int
+from experiments.strikes import STRIKES, KillStrike, Record, Strike
 
 
 class _NodesStrike(Strike):
@@ -96,33 +37,6 @@ class _NodesStrike(Strike):
         return {"effective": True}
 
 
-class _MuteStrike(Strike):
-    fault: Any
-
-    async def apply(self) -> Record:
-        leader = self.world.leader()
-        nodes = self.targets([self.fault.nodes])[0]
-        grudge = {other: [node for node in nodes if node != other] for other in self.world.placement}
-        self.handles = [await self.world.drop(grudge)]
-        self.effects.grudges[self.index] = grudge
-        return {"nodes": nodes, "grudge": grudge, "leader": leader}
-
-    async def prove(self, budget_ns: int) -> Record:
-        return await self._matrix(budget_ns)
-
-    async def heal(self) -> None:
-        await super().heal()
-        del self.effects.grudges[self.index]
-
-    async def prove_healed(self) -> Record:
-        return await self._matrix(REPAIR_NS)
-
-
-class _PauseStrike(_NodesStrike):
-    def strike(self, node: str) -> int:
-        return self.world.pause(node)
-
-
 class _SlowDiskStrike(_NodesStrike):
     def strike(self, node: str) -> int:
         return self.world.slow_disk(node, self.fault.factor)
@@ -136,6 +50,17 @@ class _FullDiskStrike(_NodesStrike):
 class _DriftStrike(_NodesStrike):
     def strike(self, node: str) -> int:
         return self.world.set_clock(node, self.fault.rate)
+
+
+class _BitFlipStrike(KillStrike):
+    """What recovery will find, and whether a node then refuses to start, is put on record: both are as they should."""
+
+    fault: Any
+    world: SimulatedWorld
+
+    async def apply(self) -> Record:
+        struck = await super().apply()
+        return {**struck, "flipped": {node: self.world.flip_bit(node) for node in self._nodes}}
 
 
 class _EverywhereStrike(Strike):
@@ -161,21 +86,22 @@ class _EverywhereStrike(Strike):
 
 class _DisorderStrike(_EverywhereStrike):
     def strike(self) -> int:
-        return self.world.network.misbehave(self.fault.unruly)
+        fault: Disorder = self.fault
+        return self.world.network.misbehave(Unruly(fault.loss, fault.repeat, fault.stray, fault.late))
 
 
 class _CrashPointStrike(_EverywhereStrike):
     def strike(self) -> int:
-        return self.world.set_trap(self.fault.trap)
+        fault: CrashPoint = self.fault
+        return self.world.set_trap(Trap(fault.event, fault.share, fault.down))
 
 
 #: What a schedule in a simulated world can strike with.
 SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     **STRIKES,
-    Mute: _MuteStrike,
-    Pause: _PauseStrike,
     SlowDisk: _SlowDiskStrike,
     FullDisk: _FullDiskStrike,
+    BitFlip: _BitFlipStrike,
     Drift: _DriftStrike,
     Disorder: _DisorderStrike,
     CrashPoint: _CrashPointStrike,

@@ -9,10 +9,22 @@ from typing import Any, TypeVar
 import msgspec
 
 from experiments.nemesis import sample
-from experiments.scenario import Expect, Impair, Kill, LinkDown, Partition, Scenario
-from experiments.simulation.faults import CrashPoint, Disorder, Drift, FullDisk, Mute, Pause, SlowDisk
-from experiments.simulation.network import Unruly
-from experiments.simulation.world import Trap
+from experiments.scenario import (
+    BitFlip,
+    CrashPoint,
+    Disorder,
+    Drift,
+    Expect,
+    FullDisk,
+    Impair,
+    Kill,
+    LinkDown,
+    Mute,
+    Partition,
+    Pause,
+    Scenario,
+    SlowDisk,
+)
 from topologies.impairment import Impairment
 
 T = TypeVar("T")
@@ -115,18 +127,22 @@ def _full_disk(scenario: Scenario, random: Random, at: int, lasts: int) -> FullD
     return FullDisk(_some(scenario, random), at, lasts)
 
 
+def _bit_flip(scenario: Scenario, random: Random, at: int, lasts: int) -> BitFlip:
+    return BitFlip(scenario.system.names[-1:], at, lasts)  # always the same node: it may be gone for good
+
+
 def _drift(scenario: Scenario, random: Random, at: int, lasts: int) -> Drift:
     return Drift(_some(scenario, random), _pick(random, (0.5, 0.9, 1.1, 2.0)), at, lasts)
 
 
 def _disorder(scenario: Scenario, random: Random, at: int, lasts: int) -> Disorder:
-    stray_ns = int(scenario.system.timeouts[1] * (0.1 + 2 * random.random()))
-    return Disorder(Unruly(_pick(random, (0.0, 0.02, 0.2)), _pick(random, (0.0, 0.1)), 0.05, stray_ns), at, lasts)
+    late = int(scenario.system.timeouts[1] * (0.1 + 2 * random.random()))
+    return Disorder(_pick(random, (0.0, 0.02, 0.2)), _pick(random, (0.0, 0.1)), 0.05, late, at, lasts)
 
 
 def _crash_point(scenario: Scenario, random: Random, at: int, lasts: int) -> CrashPoint:
-    longest_down = int(scenario.system.timeouts[1] * _pick(random, (0.02, 0.2, 3.0)))
-    return CrashPoint(Trap(_pick(random, ("vote", "vote", "role", "commit")), 0.3, longest_down), at, lasts)
+    down = int(scenario.system.timeouts[1] * _pick(random, (0.02, 0.2, 3.0)))
+    return CrashPoint(_pick(random, ("vote", "vote", "role", "commit")), 0.3, down, at, lasts)
 
 
 #: Partitions and kills twice: most failures of real systems need no more (Alquraan et al., OSDI 2018, §5).
@@ -141,6 +157,7 @@ _KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (
     _pause,
     _slow_disk,
     _full_disk,
+    _bit_flip,
     _drift,
     _disorder,
     _crash_point,

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import tomli_w
 
-from experiments.scenario import Impair, Kill, LinkDown, Partition, Register, Scenario
+from experiments.scenario import Impair, Register, Scenario
 from experiments.simulation.seed import play_seed
 from topologies.impairment import Impairment
 from topologies.units import format_duration
@@ -21,11 +21,10 @@ from topologies.units import format_duration
 SHORTEST_NS = 5_000_000
 AFTERMATH_NS = 1_500_000_000
 
+#: What faults have that is written as a duration.
+SPANS = ("at", "lasts", "late", "down", "period", "jitter")
+
 _replace = msgspec.structs.replace
-
-
-class CannotWriteError(ValueError):
-    """A scenario that no file can say: one of its faults is the simulator's alone."""
 
 
 def broken_promise(scenario: Scenario) -> str | None:
@@ -87,10 +86,7 @@ def _smaller_workloads(workload: Register) -> Iterator[Register]:
 
 
 def to_toml(scenario: Scenario, comment: str) -> str:
-    """A scenario file (docs/scenarios.md): the one that ``scenario`` comes from, as far as it was made smaller.
-
-    Raises `CannotWriteError`.
-    """
+    """A scenario file (docs/scenarios.md): the one that ``scenario`` comes from, as far as it was made smaller."""
     document = tomllib.loads(scenario.toml)
     scale = scenario.time_scale
     workload = scenario.workload
@@ -111,12 +107,11 @@ def to_toml(scenario: Scenario, comment: str) -> str:
 def _fault(fault: Any, scale: float) -> dict[str, Any]:
     """Its table; names, numbers and impairments are written as they are read."""
     table = msgspec.to_builtins(fault)
-    if isinstance(fault, Partition | Kill | LinkDown | Impair):
-        impaired = _impairment(fault.impairment) if isinstance(fault, Impair) else {}
-        table.pop("impairment", None)
-        at, lasts = (format_duration(round(table.pop(name) / scale)) for name in ("at", "lasts"))
-        return {**table, "at": at, "for": lasts, **impaired}
-    raise CannotWriteError(f"a fault of kind {table['kind']!r} is the simulator's alone: replay it with its seed")
+    impaired = _impairment(fault.impairment) if isinstance(fault, Impair) else {}
+    table.pop("impairment", None)
+    times = {name: format_duration(round(table.pop(name) / scale)) for name in SPANS if name in table}
+    times["for"] = times.pop("lasts")
+    return {**table, **times, **impaired}
 
 
 def _impairment(impairment: Impairment) -> dict[str, Any]:

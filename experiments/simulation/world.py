@@ -64,7 +64,7 @@ class SimulatedWorld:
     """Lives in the running loop, which is a `Loop`. All that happens in it is told to ``recorder``.
 
     Beside what every world can do to its processes there are faults here that only a simulation has: `slow_disk`,
-    `fill_disk`, `set_clock`, `pause`, `set_trap`. Each returns a handle for `lift`.
+    `fill_disk`, `set_clock`, `set_trap`, `flip_bit`. Each but the last returns a handle for `lift`.
     """
 
     def __init__(self, scenario: Scenario, placement: dict[str, str], recorder: Recorder) -> None:
@@ -275,12 +275,6 @@ class SimulatedWorld:
 
     # ---- and what only a simulation can do, each returning a handle for `lift` -----------------------------------
 
-    def pause(self, node: NodeId) -> int:
-        """The node takes no step until it is lifted, or killed."""
-        driver = self.drivers[node]
-        driver.pause()
-        return self._held(driver.resume)
-
     def slow_disk(self, node: NodeId, factor: float) -> int:
         """Syncs take ``factor`` times as long; of several, the last one counts until all are lifted."""
         disk = self._disks[node]
@@ -377,6 +371,17 @@ class SimulatedWorld:
         leader = self.leader()
         found = self._configurations.get(leader) if leader else None
         return found if found and found.index <= self._committed else None
+
+    async def pause(self, node: str) -> None:
+        """The node takes no step until it is resumed, or killed."""
+        self.drivers[node].pause()
+
+    async def resume(self, node: str) -> None:
+        self.drivers[node].resume()
+
+    async def is_paused(self, node: str) -> bool | None:
+        driver = self.drivers[node]
+        return driver.is_paused if driver.alive else None
 
     async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]:
         """Some probes, one after another, from each to each; it takes longer than any repair."""

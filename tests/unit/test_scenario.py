@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from experiments.run import Run
 from experiments.scenario import (
+    BitFlip,
+    CrashPoint,
+    Disorder,
+    Drift,
+    FullDisk,
     Impair,
     Kill,
     LinkDown,
+    Mute,
     Partition,
+    Pause,
     Raft,
     ScenarioError,
+    SlowDisk,
     directions,
     load,
     parse,
@@ -152,6 +162,94 @@ def test_link_faults_take_patterns_and_impairments_take_one_direction_or_both() 
 def test_an_impairment_that_impairs_nothing_is_refused() -> None:
     with pytest.raises(ScenarioError, match="impairs nothing"):
         parse(SMALL + '[[fault]]\nkind = "impair"\nat = "1s"\nfor = "1s"\nlinks = ["leaf1>spine1"]\n')
+
+
+EVERY_KIND = """
+duration = "20s"
+[[fault]]
+kind = "mute"
+nodes = ["leader"]
+at = "1s"
+for = "1s"
+[[fault]]
+kind = "pause"
+nodes = ["n1", "n2"]
+at = "2s"
+for = "1s"
+[[fault]]
+kind = "slow-disk"
+nodes = ["minority"]
+factor = 50
+at = "3s"
+for = "1s"
+[[fault]]
+kind = "full-disk"
+nodes = ["n1"]
+at = "4s"
+for = "1s"
+[[fault]]
+kind = "bit-flip"
+nodes = ["n1"]
+at = "5s"
+for = "1s"
+[[fault]]
+kind = "drift"
+nodes = ["n1"]
+rate = 1.05
+at = "6s"
+for = "1s"
+[[fault]]
+kind = "disorder"
+loss = "2%"
+stray = 0.1
+late = "100ms"
+at = "7s"
+for = "1s"
+[[fault]]
+kind = "crash-point"
+event = "vote"
+share = "50%"
+down = "300ms"
+at = "8s"
+for = "1s"
+"""
+
+
+def test_processes_disks_clocks_and_the_transport_have_faults_of_their_own() -> None:
+    s = 1_000_000_000
+    assert parse(EVERY_KIND).faults == (
+        Mute(("leader",), s, s),
+        Pause(("n1", "n2"), 2 * s, s),
+        SlowDisk(("minority",), 50.0, 3 * s, s),
+        FullDisk(("n1",), 4 * s, s),
+        BitFlip(("n1",), 5 * s, s),
+        Drift(("n1",), 1.05, 6 * s, s),
+        Disorder(0.02, 0.0, 0.1, 100_000_000, 7 * s, s),
+        CrashPoint("vote", 0.5, 300_000_000, 8 * s, s),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("factor = 50", "factor = 0.5", "fault[2].factor: 0.5 is not a number, 1 or more"),
+        ("rate = 1.05", "rate = 1000", "fault[5].rate: 1000 is not a rate from 0.01 to 100"),
+        ('late = "100ms"', "", "fault[6].late: is missing"),
+        ('loss = "2%"', "loss = 1", "fault[6].loss: 1: some messages must get through"),
+        ('event = "vote"', 'event = "votes"', "fault[7].event: 'votes' is not one of vote"),
+        ('nodes = ["leader"]', 'nodes = ["leaders"]', "fault[0].nodes: 'leaders' is neither a node"),
+    ],
+)
+def test_a_fault_of_a_process_that_cannot_be_is_refused(old: str, new: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        parse(EVERY_KIND.replace(old, new, 1))
+
+
+def test_what_only_the_simulator_can_do_is_refused_on_the_fabric_before_anything_is_built(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"fault\[2\]: 'slow-disk' is a fault of the simulator's alone") as refused:
+        Run(parse(EVERY_KIND), tmp_path, "test")
+    assert "fault[0]" not in str(refused.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nodes_are_spread_over_the_leaves_and_clients_get_hosts_of_their_own() -> None:

@@ -1,0 +1,34 @@
+"""Faults of processes on the fabric: they take hold, are proved, and end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from experiments.run import play
+from experiments.scenario import load
+from tests.end_to_end.scenarios import write
+
+pytestmark = [pytest.mark.network, pytest.mark.timeout(120), pytest.mark.xdist_group("fabric")]
+
+FAULTS = (
+    '[[fault]]\nkind = "pause"\nat = "1s"\nfor = "1500ms"\nnodes = ["leader"]\n',
+    '[[fault]]\nkind = "mute"\nat = "4s"\nfor = "1500ms"\nnodes = ["leader"]\n',
+)
+
+
+def test_a_stopped_leader_and_one_that_nobody_hears_are_proved_and_replaced(tmp_path: Path) -> None:
+    scenario = load(write(tmp_path, "stopped", *FAULTS, duration="7s"))
+    run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
+    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    assert [step["effective"] for step in steps if step["step"] in ("proved", "healed")] == [True] * 4, steps
+    applied = [step["resolved"] for step in steps if step["step"] == "applied"]
+    assert all(one["nodes"] == [one["leader"]] for one in applied)
+    paused = next(step["paused"] for step in steps if step["step"] == "proved")
+    assert paused == {applied[0]["leader"]: True}
+    assert run.results.availability is not None
+    assert None not in run.results.availability.new_leader.values()
+    assert applied[1]["leader"] != applied[0]["leader"]
+    assert not [check for check in run.results.checks if check.valid is False]
