@@ -21,16 +21,19 @@ from experiments.checking.check import Results
 from experiments.run import Run
 from experiments.scenario import (
     Expect,
+    Flap,
     Impair,
     Kill,
     LinkDown,
     Partition,
     Scenario,
+    ScenarioError,
     System,
     Workload,
     directions,
     links,
 )
+from experiments.scenario.faults import flap_problems
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
 from topologies.units import parse_duration
@@ -76,6 +79,14 @@ class Lab(Run):
         """These links, or all that match a pattern (``leaf1-spine*``), have no carrier while the block lasts."""
         links(self.scenario.plan, names)
         return self.inject(LinkDown(names, self.now(), 0))
+
+    def flap(self, *names: str, period: str, duty: float = 0.5, jitter: str = "0ms") -> Struck:
+        """These links go down for a share, ``duty``, of every ``period`` while the block lasts; see `Flap`."""
+        links(self.scenario.plan, names)
+        numbers = parse_duration(period), duty, parse_duration(jitter)
+        if problems := flap_problems(*numbers):
+            raise ScenarioError("\n".join(f"{key}: {what}" for key, what in problems))
+        return self.inject(Flap(names, *numbers, self.now(), 0))
 
     def impair(self, *names: str, impairment: Impairment) -> Struck:
         """These links or directions do ``impairment`` to their packets while the block lasts."""

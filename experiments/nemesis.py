@@ -5,7 +5,8 @@ Pure functions. What strikes the fabric is in `topologies.dataplane`, and `exper
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
 from typing import TypeAlias
 
@@ -48,6 +49,17 @@ def resolve(
     named = {node for group in targets for target in group for node in meaning.get(target, [target])}
     meaning["others"] = [node for node in nodes if node not in named]
     return [[node for target in group for node in meaning.get(target, [target])] for group in targets]
+
+
+def flaps(random: Random, period: int, duty: float, jitter: int) -> Iterator[tuple[int, bool]]:
+    """When a link that flaps changes, in nanoseconds from its start, and whether it is up from then on; without end.
+
+    In each period it goes down and, ``duty`` of the period later, up; each change is late by up to ``jitter``, drawn
+    evenly, which must be less than both the time down and the time up.
+    """
+    for start in itertools.count(0, period):
+        yield start + int(jitter * random.random()), False
+        yield start + round(duty * period) + int(jitter * random.random()), True
 
 
 def complete_grudge(groups: Sequence[Sequence[str]]) -> Grudge:

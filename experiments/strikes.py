@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import msgspec
 
 from apps.raft.quorum import Configuration
-from experiments.nemesis import Grudge, Reach, complete_grudge, expected_reach, merge, mismatches, resolve
+from experiments.nemesis import Grudge, Reach, complete_grudge, expected_reach, flaps, merge, mismatches, resolve
 from experiments.scenario import (
     Fault,
+    Flap,
     Impair,
     Kill,
     LinkDown,
@@ -175,6 +176,76 @@ class LinkDownStrike(Strike):
         return {**proof, "effective": effective, "carrier": carrier}
 
 
+class FlapStrike(Strike):
+    """Every link by a task of its own; ``self._seen`` is how often each was seen without carrier, and with it again."""
+
+    fault: Flap
+
+    async def apply(self) -> Record:
+        self._links = links(self.world.plan, self.fault.links)
+        self._seen = {name: [0, 0] for name in self._links}
+        self._wrong: list[str] = []
+        self._over = asyncio.Event()
+        self.effects.dead[self.index] = []
+        leader = self.world.leader()
+        self._tasks = [
+            asyncio.create_task(self._flap(name, Random(f"{self.random.random()} {name}"))) for name in self._links
+        ]
+        return {"links": self._links, "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + 0.9 * budget_ns / 1e9
+        while not self._wrong and not all(map(all, self._seen.values())) and clock() < deadline:
+            await asyncio.sleep(LOOK_S)
+        return self._record()
+
+    async def heal(self) -> None:
+        self._over.set()
+        await asyncio.gather(*self._tasks)
+        await super().heal()
+        del self.effects.dead[self.index]
+
+    async def prove_healed(self) -> Record:
+        await asyncio.sleep(REPAIR_NS / 1e9)
+        held = {name for names in self.effects.dead.values() for name in names}
+        carrier = await self.world.carrier(self._links)
+        self._wrong += [f"{name} is down" for name, up in carrier.items() if up != (name not in held)]
+        return {**self._record(), "carrier": carrier}
+
+    def _record(self) -> Record:
+        still = [name for name, seen in self._seen.items() if not all(seen)]
+        wrong = [*self._wrong, *(f"{name} was not seen to go down and come back" for name in still)]
+        flapped = {name: {"down": down, "up": up} for name, (down, up) in self._seen.items()}
+        return {"effective": not wrong, "flapped": flapped, "mismatches": wrong}
+
+    async def _flap(self, name: str, random: Random) -> None:
+        clock = asyncio.get_running_loop().time
+        start = clock()
+        held: list[int] = []
+        for moment, up in flaps(random, self.fault.period, self.fault.duty, self.fault.jitter):
+            try:
+                await asyncio.wait_for(self._over.wait(), max(0.0, start + moment / 1e9 - clock()))
+                break
+            except TimeoutError:
+                pass
+            if up:
+                self.effects.dead[self.index].remove(name)
+                await self.world.lift(held.pop())
+            else:
+                self.effects.dead[self.index].append(name)
+                held.append(await self.world.cut(name))
+            carrier = (await self.world.carrier([name]))[name]
+            # What another strike holds down does not come back.
+            if carrier == (name not in {dead for names in self.effects.dead.values() for dead in names}):
+                self._seen[name][carrier] += 1
+            else:
+                self._wrong.append(
+                    f"{name} has {'' if carrier else 'no '}carrier after it was {'restored' if up else 'cut'}"
+                )
+        self.handles += held
+
+
 class ImpairStrike(Strike):
     fault: Impair
 
@@ -307,6 +378,7 @@ class PauseStrike(Strike):
 STRIKES: dict[type[Fault], type[Strike]] = {
     Partition: PartitionStrike,
     LinkDown: LinkDownStrike,
+    Flap: FlapStrike,
     Impair: ImpairStrike,
     Kill: KillStrike,
     Reconfigure: ReconfigureStrike,

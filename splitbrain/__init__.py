@@ -3,6 +3,7 @@
 from experiments.lab import Lab, Verdict, lab
 from experiments.scenario import (
     Expect,
+    Flap,
     Impair,
     Kill,
     LinkDown,
@@ -22,6 +23,7 @@ from topologies.tenants import tenant, with_tenants
 __all__ = [
     "Expect",
     "FabricPlan",
+    "Flap",
     "Impair",
     "Impairment",
     "Kill",

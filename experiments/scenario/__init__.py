@@ -6,7 +6,7 @@ has its module, which has the data and its reader side by side: `topology`, `sys
 """
 
 from experiments.scenario.expect import Expect
-from experiments.scenario.faults import Fault, Impair, Kill, LinkDown, Partition, Reconfigure
+from experiments.scenario.faults import Fault, Flap, Impair, Kill, LinkDown, Partition, Reconfigure
 from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
 from experiments.scenario.process_faults import (
     BitFlip,
@@ -33,6 +33,7 @@ __all__ = [
     "Echo",
     "Expect",
     "Fault",
+    "Flap",
     "FullDisk",
     "Heartbeat",
     "Impair",

@@ -14,7 +14,10 @@ from experiments.scenario.systems import Raft, System
 from experiments.scenario.topology import read_impairment
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan, PlanError
-from topologies.units import UnitError, format_duration, parse_duration
+from topologies.units import UnitError, format_duration, parse_duration, parse_share
+
+#: Of a link that flaps, in nanoseconds.
+SHORTEST_PERIOD = 50_000_000
 
 
 class Partition(msgspec.Struct, frozen=True, tag="partition", tag_field="kind"):
@@ -31,6 +34,37 @@ class LinkDown(msgspec.Struct, frozen=True, tag="link-down", tag_field="kind"):
     links: tuple[str, ...]
     at: int
     lasts: int
+
+
+class Flap(msgspec.Struct, frozen=True, tag="flap", tag_field="kind"):
+    """Every link that matches loses its carrier and gets it back, again and again, each at moments of its own.
+
+    Once in every ``period`` nanoseconds it is down, for the share ``duty`` of it; each change comes up to ``jitter``
+    nanoseconds late, evenly.
+    """
+
+    links: tuple[str, ...]
+    period: int
+    duty: float
+    jitter: int
+    at: int
+    lasts: int
+
+    def stretched(self, factor: float) -> Flap:
+        """Its own durations times ``factor``."""
+        return msgspec.structs.replace(self, period=round(self.period * factor), jitter=round(self.jitter * factor))
+
+
+def flap_problems(period: int, duty: float, jitter: int) -> list[tuple[str, str]]:
+    """What is wrong with the numbers of a `Flap`, by the names of its fields."""
+    problems = []
+    if period < SHORTEST_PERIOD:
+        problems.append(("period", f"it is {format_duration(SHORTEST_PERIOD)} or more: every change is made and seen"))
+    if not 0 < duty < 1:
+        problems.append(("duty", "a link that flaps is down for a share of every period between 0 and 100 %"))
+    elif jitter >= min(duty, 1 - duty) * period:
+        problems.append(("jitter", "so late a change comes after the next: less than the time down, and than that up"))
+    return problems
 
 
 class Impair(msgspec.Struct, frozen=True, tag="impair", tag_field="kind"):
@@ -62,7 +96,7 @@ class Reconfigure(msgspec.Struct, frozen=True, tag="reconfigure", tag_field="kin
     lasts: int
 
 
-Fault: TypeAlias = Partition | LinkDown | Impair | Kill | Reconfigure | ProcessFault
+Fault: TypeAlias = Partition | LinkDown | Flap | Impair | Kill | Reconfigure | ProcessFault
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -116,6 +150,18 @@ def _link_down(table: Table, aim: Aim) -> LinkDown:
     return LinkDown(_links(table, aim, links), aim.at, aim.lasts)
 
 
+def _flap(table: Table, aim: Aim) -> Flap:
+    names = _links(table, aim, links)
+    period = table.take("period", positive_duration, default=1_000_000_000, required=True)
+    duty = table.take("duty", parse_share, default=0.5)
+    jitter = table.take("jitter", parse_duration, default=0)
+    for key, what in flap_problems(period, duty, jitter):
+        table.wrong(key, what)
+    if period > aim.lasts:
+        table.wrong("period", "longer than the fault lasts; a link flaps at least once")
+    return Flap(names, period, duty, jitter, aim.at, aim.lasts)
+
+
 def _impair(table: Table, aim: Aim) -> Impair:
     names = _links(table, aim, directions)
     impairment = read_impairment(table)
@@ -144,6 +190,7 @@ def _of_processes(read: Reader) -> Callable[[Table, Aim], Fault]:
 _KINDS: dict[str, Callable[[Table, Aim], Fault]] = {
     "partition": _partition,
     "link-down": _link_down,
+    "flap": _flap,
     "impair": _impair,
     "kill": _kill,
     "reconfigure": _reconfigure,

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from experiments.scenario.expect import Expect, read_expect
-from experiments.scenario.faults import Fault, read_fault
+from experiments.scenario.faults import Fault, Flap, read_fault
 from experiments.scenario.names import ScenarioError, place
 from experiments.scenario.reading import (
     Table,
@@ -135,7 +135,11 @@ def stretched(scenario: Scenario, time_scale: float) -> Scenario:
         system=scenario.system.stretched(factor),
         workload=scenario.workload.stretched(factor),
         faults=tuple(
-            msgspec.structs.replace(fault, at=round(fault.at * factor), lasts=round(fault.lasts * factor))
+            msgspec.structs.replace(
+                fault.stretched(factor) if isinstance(fault, Flap) else fault,
+                at=round(fault.at * factor),
+                lasts=round(fault.lasts * factor),
+            )
             for fault in scenario.faults
         ),
         expect=scenario.expect.stretched(factor),
