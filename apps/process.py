@@ -39,6 +39,13 @@ NodeId: TypeAlias = str
 Nanoseconds: TypeAlias = int
 
 
+class Halt(Exception):  # noqa: N818
+    """Raised by a process that must not go on, for no fault of its own; the message says why and what to do.
+
+    Its driver ends it, as with a damaged log. Any other exception is a bug in the process.
+    """
+
+
 class Started(msgspec.Struct, frozen=True, gc=False):
     """The first event. ``records``: what the durable log held, oldest first; empty on a first start."""
 

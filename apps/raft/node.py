@@ -17,6 +17,7 @@ from zlib import crc32
 from apps import kv
 from apps.process import (
     Effect,
+    Halt,
     Nanoseconds,
     NodeId,
     Persist,
@@ -42,11 +43,17 @@ class Role(enum.StrEnum):
     LEADER = "leader"
 
 
-class RecoveryError(ValueError):
-    """The durable records do not make a log: one of them is missing."""
+class RecoveryError(Halt):
+    """The durable records do not make a log: one of them is missing, or a snapshot's checksum differs."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"{problem}. The node does not start, since it may have voted or acknowledged by what is lost. Restore its "
+            "data_dir from a copy, or give the machine a new node name and an empty one."
+        )
 
 
-class Contradiction(RuntimeError):  # noqa: N818 - the name says what it is
+class Contradiction(Halt):
     """What is committed here is denied by a leader: a promise of the cluster is broken already.
 
     No correct cluster gets there. A node that does must stop, for whatever it says next may be wrong.

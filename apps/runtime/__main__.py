@@ -1,8 +1,8 @@
 """``python -m apps.runtime CONFIG.json``: run one node or client until SIGTERM, or until its work is done.
 
 Exit status, as in sysexits.h: 0 after SIGTERM or a finished workload, 64 for a wrong command line, 65 for a damaged
-log, 70 for a bug, 71 for an address that cannot be had, 73 for files that cannot be made, 74 when a disk failed, 75 for
-a log that is in use, 78 for a wrong configuration.
+log or what else a process must not go on with, 70 for a bug, 71 for an address that cannot be had, 73 for files that
+cannot be made, 74 when a disk failed, 75 for a log that is in use, 78 for a wrong configuration.
 
 A client reads its standard input: ``start NANOSECONDS`` and ``stop NANOSECONDS``, on the monotonic clock, say when its
 operations begin and when no further ones do; the end of the input means stop now. Before it starts it is connected.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -29,7 +30,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     nodes (its own among them does no harm). ``seed``: for everything random in it.
     ``data_dir``: the durable log. ``trace_dir``: its evidence, see ``docs/trace.md``, and ``metrics.ndjson``.
     ``silence``: nanoseconds after which a peer that acknowledges nothing it was sent is dialled anew.
-    ``process``: ``kind`` says what runs (see `apps.runtime.kinds`), the other keys are its parameters.
+    ``process``: ``kind`` says what runs (see `apps.runtime.kinds`), the other keys are its parameters. The same on all
+    nodes of a cluster; one that is configured otherwise is turned away.
     """
 
     node: str
@@ -46,6 +48,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def kind(self) -> str:
         return str(self.process["kind"])
+
+    @property
+    def settings(self) -> int:
+        """A checksum of ``process``; nodes of which it differs do not work together."""
+        return crc32(msgspec.json.encode(self.process, order="deterministic"))
 
     @property
     def nodes(self) -> list[str]:

@@ -22,6 +22,7 @@ from apps.process import (
     IDLE,
     CancelTimer,
     Event,
+    Halt,
     NodeId,
     Persist,
     Persisted,
@@ -92,6 +93,7 @@ class Driver:
                 config.node,
                 config.incarnation,
                 "client" if kind.client else "node",
+                config.settings,
             ),
             peers={peer: address(text) for peer, text in config.peers.items()},
             codec=Codec(kind.message, kind.command, kind.result),
@@ -197,6 +199,10 @@ class Driver:
             if handled:
                 for effect in handle(now, IDLE):
                     carry_out[type(effect)](effect)
+        except Halt as halt:
+            log.error("%s", halt)
+            self.stop(os.EX_DATAERR)
+            return
         except Exception as error:
             self._bug(error)
             return

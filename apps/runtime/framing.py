@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 1
+VERSION = 2
 #: The longest frame, in bytes, kind included.
 MAX_FRAME = 16 << 20
 #: The longest first frame: a stranger is not listened to for long.
@@ -42,7 +42,10 @@ class Kind(IntEnum):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True):
-    """Who is speaking. ``role``: nodes exchange messages, clients send requests."""
+    """Who is speaking. ``role``: nodes exchange messages, clients send requests.
+
+    ``settings``: a checksum of how the sender's process is configured, which is to be the same on all nodes.
+    """
 
     magic: Literal["splitbrain"]
     version: int
@@ -50,12 +53,14 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     node: str
     incarnation: int
     role: Literal["node", "client"]
+    settings: int = 0
 
 
 class FrameError(Exception):
     """What came is not a frame; nothing after it can be trusted, so the connection has to be closed.
 
-    ``code`` is a word to count by: ``oversized``, ``empty``, ``unknown``, ``malformed``, ``unexpected``, ``hello``.
+    ``code`` is a word to count by: ``oversized``, ``empty``, ``unknown``, ``malformed``, ``unexpected``, and
+    for a `Hello` that is not welcome ``version``, ``cluster``, ``node``, ``settings``, ``incarnation``.
     """
 
     def __init__(self, code: str, reason: str) -> None:

@@ -243,7 +243,7 @@ class Transport:
             return Kind.RESPONSES if self.hello.role == "client" else Kind.MESSAGES
         incarnation, earlier = self._accepted.get(hello.node, (-1, None))
         if hello.incarnation < incarnation:
-            raise FrameError("hello", f"incarnation {hello.incarnation} after {incarnation} was here")
+            raise FrameError("incarnation", f"incarnation {hello.incarnation} after {incarnation} was here")
         self._accepted[hello.node] = (hello.incarnation, connection)
         if earlier is not None and earlier is not connection:
             earlier.close()
@@ -264,6 +264,8 @@ class Transport:
             raise FrameError("node", "clients are not called")
         elif (hello.node in self._peers) != (hello.role == "node"):
             raise FrameError("node", f"unknown {hello.role} {hello.node!r}; nodes are {', '.join(self._peers)}")
+        if hello.role == own.role == "node" and hello.settings != own.settings:
+            raise FrameError("settings", f"node {hello.node!r}, whose process is configured otherwise than here")
 
     def lost(self, connection: Connection) -> None:
         self._all.discard(connection)

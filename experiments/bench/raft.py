@@ -2,18 +2,17 @@
 
 2 spines × 3 leaves under their controller, a node in each leaf and the client in a host of its own; real sockets, real
 fsync, the trace written as in any run. Values are of 256 bytes, a session for each operation that is outstanding. The
-peers (`experiments.bench.raft_peers`) come after ours, in the same hosts.
+peers (`experiments.bench.raft_peers`) come after ours, in the same hosts. ``routed`` is the same once more with the
+kernel in the place of the switches: what is left is what the nodes, their disk and their host take.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -24,6 +23,7 @@ from experiments.bench.raft_lab import (
     CLIENT_HOST,
     MEASURED,
     PLACEMENT,
+    PLAN,
     VALUE_BYTES,
     WARM_UP,
     Cluster,
@@ -36,6 +36,7 @@ System = TypeVar("System", bound=Cluster)
 
 PORT = 7000
 MANY = 1000
+ROUTED = msgspec.structs.replace(PLAN, dataplane="routed")
 ROUNDS = 3
 #: Seconds until a client of ours is connected.
 CONNECT = 1.5
@@ -49,7 +50,7 @@ class Writes(NamedTuple):
 
 
 def bench() -> list[Figure]:
-    with tempfile.TemporaryDirectory(prefix="splitbrain-bench-") as name, laboratory(Path(name)) as lab:
+    with laboratory() as lab:
         with _started(Splitbrain(lab, "read_index")) as ours:
             writes = _writes(ours)
             read_index = [ours.flood(MANY, "read") for _ in range(ROUNDS)]
@@ -57,6 +58,8 @@ def bench() -> list[Figure]:
             lease = [ours.flood(MANY, "read") for _ in range(ROUNDS)]
         etcd = _etcd(lab)
         pysyncobj = _pysyncobj(lab)
+    with laboratory(ROUTED) as lab, _started(Splitbrain(lab, "read_index")) as ours:
+        routed = [ours.flood(1) for _ in range(ROUNDS)]
     rows: list[tuple[str, str, Callable[[Writes], float], str | None]] = [
         ("writes_per_s", "1/s", lambda one: _per_second(one.many), "≥ 20,000"),
         ("p50_ms", "ms", lambda one: _p50_ms(one.many), None),
@@ -71,6 +74,8 @@ def bench() -> list[Figure]:
         for name, unit, value, aim in rows
     ]
     figures += [
+        figure("writes_per_s_1_routed", _per_second(routed), "1/s"),
+        figure("p50_ms_1_routed", _p50_ms(routed), "ms"),
         figure("reads_per_s_read_index", _per_second(read_index), "1/s", aim="≥ 40,000"),
         figure("reads_per_s_lease", _per_second(lease), "1/s", aim="≥ 60,000"),
     ]

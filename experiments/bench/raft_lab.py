@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -98,10 +99,13 @@ class Lab:
 
 
 @contextmanager
-def laboratory(folder: Path) -> Iterator[Lab]:
+def laboratory(plan: FabricPlan = PLAN) -> Iterator[Lab]:
     """A fabric that forwards, until the block ends."""
     ended: list[tuple[str, str, int]] = []
-    with Sandbox(Inside, PLAN, folder, 1, out=folder, on_event=ended.append) as sandbox:
+    with (
+        tempfile.TemporaryDirectory(prefix="splitbrain-bench-") as name,
+        Sandbox(Inside, plan, folder := Path(name), 1, out=folder, on_event=ended.append) as sandbox,
+    ):
         sandbox.call_sync("build")
         sandbox.call_sync("wait_forwarding", PATIENCE)
-        yield Lab(sandbox, PLAN, folder, ended)
+        yield Lab(sandbox, plan, folder, ended)

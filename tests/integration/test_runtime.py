@@ -17,10 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import msgspec
 import pytest
 
+from apps.journal import Identity, Journal
+from apps.kv import Store
+from apps.raft.messages import SnapshotRecord
+from apps.raft.quorum import Configuration
 from apps.runtime.framing import VERSION, Codec, FrameReader, Hello, Kind
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +263,18 @@ def test_a_damaged_log_stops_the_start_with_one_clear_message(cluster: Cluster) 
     assert "Traceback" not in node.log
 
 
+def test_a_snapshot_that_fails_its_checksum_stops_the_start_with_one_clear_message(cluster: Cluster) -> None:
+    cluster.addresses = {"n1": cluster.address(1)}
+    node = Node(cluster, "n1", cluster.address(1), {"kind": "raft"})
+    journal: Journal[Any] = Journal(node.folder / "data", Identity("test", "n1"))
+    data = Store().dump()
+    journal.commit([SnapshotRecord(5, 1, 5, 1, crc32(data) ^ 1, data, Configuration(0, ("n1",)))])
+    journal.close()
+    assert node.start().status() == os.EX_DATAERR
+    assert "the checksum of the snapshot at 5 differs. The node does not start" in node.log
+    assert "Traceback" not in node.log
+
+
 def test_a_log_of_another_cluster_or_in_use_stops_the_start(cluster: Cluster) -> None:
     (node,) = cluster.nodes(1, COUNTER)
     Peer(node.listen or "").ask(7)
@@ -354,6 +371,10 @@ def hello(**changes: Any) -> Hello:
     return msgspec.structs.replace(CLIENT, **changes)
 
 
+def checksum(process: dict[str, Any]) -> int:
+    return crc32(json.dumps(process, sort_keys=True, separators=(",", ":")).encode())
+
+
 def test_what_is_not_said_in_the_protocol_is_hung_up_on_and_counted_while_others_are_served(cluster: Cluster) -> None:
     (node,) = cluster.nodes(1, COUNTER)
     good = Peer(node.listen or "", hello(node="good"))
@@ -397,6 +418,26 @@ def test_a_later_incarnation_takes_over_its_name_and_an_earlier_one_is_turned_aw
     assert second.ask(1) == [3]
 
 
+def test_a_node_that_is_configured_otherwise_is_turned_away_and_counted_while_the_others_go_on(
+    cluster: Cluster,
+) -> None:
+    cluster.addresses = {f"n{number}": cluster.address(number) for number in (1, 2, 3)}
+    nodes = [Node(cluster, name, address, PINGER) for name, address in cluster.addresses.items()]
+    nodes[2].process = {**PINGER, "load": 1}
+    for node in nodes:
+        node.start()
+
+    def heard(node: Node) -> set[str]:
+        return {event["sender"] for event in node.trace() if event["ev"] == "heard"}
+
+    eventually(lambda: heard(nodes[0]) == {"n2"} and heard(nodes[1]) == {"n1"})
+    eventually(lambda: all(node.trace("metrics") and node.metrics["rejected"].get("settings") for node in nodes))
+    assert "node 'n3', whose process is configured otherwise than here; hung up" in nodes[0].log
+    before = len(nodes[0].trace())
+    eventually(lambda: len(nodes[0].trace()) > before + 5)
+    assert heard(nodes[2]) == set()
+
+
 def test_nodes_hear_each_other_whichever_starts_first_and_again_after_one_was_killed(cluster: Cluster) -> None:
     first, second = cluster.nodes(2, PINGER)
 
@@ -423,7 +464,7 @@ def test_two_nodes_speak_on_the_connection_that_the_first_by_name_dialled_and_on
     server = socket.create_server((host, int(port)))
     cluster.stack.callback(server.close)
     node = Node(cluster, "n1", cluster.address(1), PINGER).start()
-    as_node = hello(node=name, role="node")
+    as_node = hello(node=name, role="node", settings=checksum(PINGER))
     dialled = Peer(cluster.address(1), as_node)
     accepted = Peer("", as_node, server.accept()[0])
 
@@ -452,10 +493,11 @@ def test_a_peer_that_does_not_read_costs_no_memory(cluster: Cluster) -> None:
     deaf = socket.create_server((host, int(port)))
     cluster.stack.callback(deaf.close)
     # It would queue 50 MB a second. Its connection must last: silence is long.
-    node = Node(cluster, "n1", cluster.addresses["n1"], {**PINGER, "load": 1 << 20}).start(silence=10**12)
+    process = {**PINGER, "load": 1 << 20}
+    node = Node(cluster, "n1", cluster.addresses["n1"], process).start(silence=10**12)
     connection, _ = deaf.accept()
     cluster.stack.callback(connection.close)
-    for frame in Peer.CODEC.encode(Kind.HELLO, hello(node="n2", role="node")):
+    for frame in Peer.CODEC.encode(Kind.HELLO, hello(node="n2", role="node", settings=checksum(process))):
         connection.sendall(frame)
     eventually(lambda: node.trace("metrics") and node.metrics["dropped"] > 100)
     assert node.metrics["rss_bytes"] < 100 << 20
@@ -564,9 +606,11 @@ def test_the_end_of_its_input_stops_a_client_and_a_line_it_does_not_know_is_an_e
 
 
 def test_a_flood_leaves_its_figures(cluster: Cluster) -> None:
-    cluster.nodes(1, {"kind": "raft"})
+    (node,) = cluster.nodes(1, {"kind": "raft"})
+    eventually(lambda: any(event.get("role") == "leader" for event in node.trace()))
     flood = cluster.client("c1", {"kind": "flood", "outstanding": 50, "warm_up": 0})
-    flood.tell(f"start {time.monotonic_ns() + 1500 * MS}")
+    eventually((flood.folder / "trace" / "metrics.ndjson").exists)  # it is about to dial
+    flood.tell(f"start {time.monotonic_ns() + 500 * MS}")
     flood.tell(f"stop {time.monotonic_ns() + 2500 * MS}")
     assert flood.status() == 0
     (summary,) = flood.trace("history")
