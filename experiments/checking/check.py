@@ -124,9 +124,9 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         staleness, clients = stale_checks(str(path), done, patience, expect, is_fresh(system))
     detection: Detection | None = None
     if isinstance(system, Swim | Heartbeat | Phi):
-        silent = silences(faults, nodes, manifest.placement)
+        silent = silences(faults, nodes, manifest.placement, expect.detection or 0)
         detection = measure(traced, silent, nodes, manifest.epoch, system.memory, sent_bytes(run))
-        clients = detection_checks(detection, expect)
+        clients = detection_checks(detection, expect, faults)
     checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     results = _results(checks, reasons, told, None if idle else availability, leaders, fidelity)

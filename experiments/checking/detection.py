@@ -3,7 +3,8 @@
 The measures are those of Chen, Toueg & Aguilera, On the Quality of Service of Failure Detectors (2002). What was true
 when comes from the record of the faults: a member is *silent* while it is killed, paused or cut off from all others,
 and two are *parted* while one cannot hear the other. Everything else is no excuse: that a link loses some of its
-packets, or that a host is slow, is what a detector has to tell from a failure.
+packets, or that a host is slow, is what a detector has to tell from a failure. A pause that is shorter than the time in
+which the scenario expects failures to be found is such a slowness.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ class Silence(msgspec.Struct, frozen=True):
     whole: bool
 
 
-def silences(faults: Iterable[FaultRecord], members: Sequence[str], placement: Mapping[str, str]) -> list[Silence]:
-    """Who could not hear whom, and when, by the faults' record."""
+def silences(
+    faults: Iterable[FaultRecord], members: Sequence[str], placement: Mapping[str, str], least_pause: int = 0
+) -> list[Silence]:
+    """Who could not hear whom, and when, by the faults' record; not who was paused for less than ``least_pause``."""
     found: list[Silence] = []
     for fault in faults:
-        if fault.struck_at is None:
+        if fault.struck_at is None or (fault.kind == "pause" and _lasted(fault) < least_pause):
             continue
         parted = _parted(fault, members, placement)
         for member in members:
@@ -48,6 +51,10 @@ def silences(faults: Iterable[FaultRecord], members: Sequence[str], placement: M
             whole = len(deaf) == len(members) - 1
             found += [Silence(other, member, fault.struck_at, fault.healed_at, fault.index, whole) for other in deaf]
     return found
+
+
+def _lasted(fault: FaultRecord) -> float:
+    return float("inf") if fault.healed_at is None else fault.healed_at - (fault.struck_at or 0)
 
 
 def _parted(fault: FaultRecord, members: Sequence[str], placement: Mapping[str, str]) -> set[tuple[str, str]]:
@@ -89,13 +96,15 @@ def measure(
     bytes_per_second: float | None = None,
 ) -> Detection:
     """``events``: of all traces, in order. ``memory``: how long after a silence it may still be what is judged by."""
-    beliefs, rates = _read(events, epoch)
+    seen = list(events)
+    beliefs, rates = _read(seen, epoch)
     wrong = [belief for belief in beliefs if not _is_excused(belief, silent, memory)]
     return Detection(
         [_detected(fault, member, silent, beliefs) for fault, member in _failures(silent)],
         len(wrong),
         max((belief.end - belief.start for belief in wrong if belief.end is not None), default=None),
         sum(belief.end is None for belief in wrong),
+        _unsettled(beliefs, silent, max((witness.t - epoch for witness in seen), default=0)),
         fmean(rates.values()) if rates else 0.0,
         max(rates.values(), default=0.0),
         bytes_per_second,
@@ -128,6 +137,19 @@ def _read(events: Iterable[Witness], epoch: int) -> tuple[list[_Belief], dict[st
                 rates[node] = sent * 1e9 / (witness.t - began[node])
     beliefs += (_Belief(*pair, start, None) for pair, start in under_way.items())
     return sorted(beliefs, key=lambda belief: belief.start), rates
+
+
+def _unsettled(beliefs: Iterable[_Belief], silent: Sequence[Silence], end: int) -> int | None:
+    """For how long, at the ``end`` of the run, somebody was still taken for failed though no silence was left."""
+    over = max((one.end for one in silent if one.end is not None), default=0)
+    for_ever = {(one.observer, one.member) for one in silent if one.end is None}
+    gone = {member for _, member in for_ever}
+    left = [
+        end - max(over, belief.start)
+        for belief in beliefs
+        if belief.end is None and (belief.observer, belief.member) not in for_ever and belief.observer not in gone
+    ]
+    return max(left, default=None)
 
 
 def _failures(silent: Iterable[Silence]) -> list[tuple[int, str]]:
@@ -165,12 +187,15 @@ def _detected(fault: int, member: str, silent: Sequence[Silence], beliefs: Seque
         member,
         min(took.values(), default=None),
         max(took.values()) if took and len(took) == len(observers) else None,
-        max(known) if known and len(known) == len(back) else None,
+        max(known, default=0) if end is not None and len(known) == len(back) else None,
     )
 
 
-def detection_checks(found: Detection, expect: Expect) -> list[Check]:
-    """What ``[expect]`` says of the detector; where it says nothing, what was measured."""
+def detection_checks(found: Detection, expect: Expect, faults: Sequence[FaultRecord] = ()) -> list[Check]:
+    """What ``[expect]`` says of the detector; where it says nothing, what was measured.
+
+    Nobody need be taken back while another of ``faults`` is in the way.
+    """
     checks: list[Check] = []
     if found.detected:
         told = [
@@ -183,10 +208,21 @@ def detection_checks(found: Detection, expect: Expect) -> list[Check]:
         allowed = "" if expect.detection is None else f"; {span(expect.detection)} allowed"
         checks.append(Check("detection", not slow, "; ".join(told) + allowed))
     if expect.reinstatement is not None:
-        late = [one for one in found.detected if one.last is not None and not _within(one.back, expect.reinstatement)]
+        late = [
+            one
+            for one in found.detected
+            if one.last is not None
+            and not _within(one.back, expect.reinstatement)
+            and _is_calm(one.fault, faults, expect.reinstatement)
+        ]
         told = [f"{one.member} was back for all after {_after(one.back)}" for one in found.detected]
         summary = "; ".join(told) or "nobody had failed"
-        checks.append(Check("reinstatement", not late, f"{summary}; {span(expect.reinstatement)} allowed"))
+        left = found.unsettled
+        if left is not None:
+            summary += f"; somebody who was there was taken for failed {span(left)} after the last heal"
+        settled = left is None or left <= expect.reinstatement
+        summary += f"; {span(expect.reinstatement)} allowed"
+        checks.append(Check("reinstatement", settled and not late, summary))
     summary = "nobody who could be reached was taken for failed"
     if found.false_positives:
         summary = f"{count(found.false_positives, 'time')} somebody who could be reached was taken for failed"
@@ -198,6 +234,18 @@ def detection_checks(found: Detection, expect: Expect) -> list[Check]:
     summary += "; not promised" if most is None else f"; {most:,} allowed"
     checks.append(Check("false_positives", most is None or found.false_positives <= most, summary))
     return checks
+
+
+def _is_calm(index: int, faults: Sequence[FaultRecord], span: int) -> bool:
+    """Whether for a ``span`` after fault ``index`` was over there was no other."""
+    over = next((fault.healed_at for fault in faults if fault.index == index), None)
+    return over is None or not any(
+        fault.struck_at is not None
+        and fault.struck_at <= over + span
+        and (fault.healed_at is None or fault.healed_at >= over)
+        for fault in faults
+        if fault.index != index
+    )
 
 
 def _within(took: int | None, allowed: int) -> bool:

@@ -87,14 +87,17 @@ class Detected(msgspec.Struct, frozen=True):
 
 class Detection(msgspec.Struct, frozen=True):
     """How well failures were told from what is none. ``false_positives``: how often somebody who could be reached was
-    taken for failed; ``longest_mistake``: for how long at most, of those put right, ``unresolved`` were not. What a
-    member sent: ``messages_per_second`` on average, and that of the busiest; ``bytes_per_second`` where it was counted.
+    taken for failed; ``longest_mistake``: for how long at most, of those put right, ``unresolved`` were not.
+    ``unsettled``: for how long after the last heal somebody who was there was taken for failed until the end; None:
+    nobody was. What a member sent: ``messages_per_second`` on average, and that of the busiest; ``bytes_per_second``
+    where it was counted.
     """
 
     detected: list[Detected]
     false_positives: int
     longest_mistake: int | None
     unresolved: int
+    unsettled: int | None
     messages_per_second: float
     most_messages_per_second: float
     bytes_per_second: float | None

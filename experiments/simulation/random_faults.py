@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -16,14 +16,19 @@ from experiments.scenario import (
     Drift,
     Expect,
     FullDisk,
+    Heartbeat,
     Impair,
     Kill,
     LinkDown,
     Mute,
     Partition,
     Pause,
+    Phi,
+    Quorum,
+    Raft,
     Scenario,
     SlowDisk,
+    Swim,
 )
 from topologies.impairment import Impairment
 
@@ -45,7 +50,7 @@ KILLED_MS = (5, 50, 300, 1000, 3000)
 def with_random_faults(scenario: Scenario) -> Scenario:
     """``scenario`` with a schedule drawn by its seed in place of its own.
 
-    Of what it expects, only safety and recovery after the last heal are left: the rest is about its own faults.
+    Of what it expects, only safety and what follows the last heal are left: the rest is about its own faults.
     """
     random = Random(f"{scenario.seed} random faults")
     begin = int(scenario.duration * QUIET_START)
@@ -58,7 +63,8 @@ def with_random_faults(scenario: Scenario) -> Scenario:
         at = _pick(random, moments) + int(random.random() * NEAR_MS * _MILLISECOND)
         at = max(begin, min(at, end - lasts))
         faults.append(make(scenario, random, at, lasts))
-    expect = Expect(scenario.expect.linearizable, scenario.expect.recovery)
+    asked = scenario.expect
+    expect = Expect(asked.linearizable, asked.recovery, reinstatement=asked.reinstatement)
     return msgspec.structs.replace(scenario, faults=tuple(sorted(faults, key=lambda fault: fault.at)), expect=expect)
 
 
@@ -142,8 +148,18 @@ def _disorder(scenario: Scenario, random: Random, at: int, lasts: int) -> Disord
 
 def _crash_point(scenario: Scenario, random: Random, at: int, lasts: int) -> CrashPoint:
     down = int(scenario.system.timeouts[1] * _pick(random, (0.02, 0.2, 3.0)))
-    return CrashPoint(_pick(random, ("vote", "vote", "role", "commit")), 0.3, down, at, lasts)
+    worst = _WORST_MOMENTS.get(type(scenario.system), _WORST_MOMENTS[Raft])
+    return CrashPoint(_pick(random, worst), 0.3, down, at, lasts)
 
+
+#: When nodes die of a `CrashPoint`, as their traces name it.
+_WORST_MOMENTS: Mapping[type[Any], Sequence[str]] = {
+    Raft: ("vote", "vote", "role", "commit"),
+    Quorum: ("put", "keep", "ack", "handoff"),
+    Swim: ("believe",),
+    Heartbeat: ("believe",),
+    Phi: ("believe",),
+}
 
 #: Partitions and kills twice: most failures of real systems need no more (Alquraan et al., OSDI 2018, §5).
 _KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (

@@ -153,9 +153,9 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
     detection: Detection | None = None
     system, expect = scenario.system, scenario.expect
     if isinstance(system, Swim | Heartbeat | Phi):
-        silent = silences(faults, system.names, played.placement)
+        silent = silences(faults, system.names, played.placement, expect.detection or 0)
         detection = measure(in_order([recorder.witnesses]), silent, system.names, played.epoch, system.memory)
-        found = detection_checks(detection, expect)
+        found = detection_checks(detection, expect, faults)
         broken += (f"{check.name}: {check.summary}" for check in found if check.valid is False)
     try:
         done = operations(_history(recorder, played.epoch))

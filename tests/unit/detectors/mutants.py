@@ -33,3 +33,6 @@ class ProbesByItselfOnly(Swim):
 
     def _helpers(self, target: str) -> list[str]:
         return []
+
+
+MUTANTS = (IgnoresIncarnations, BelievesTheLatest, RefutesWithTheSameIncarnation, ProbesByItselfOnly)

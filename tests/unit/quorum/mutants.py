@@ -45,3 +45,6 @@ class ForgetsSiblings(Quorum):
 
     def _store(self, operation: _Operation, versions: Versions) -> None:
         super()._store(operation, versions if operation.new is None else (operation.new,))
+
+
+MUTANTS = (ResurrectsDeletes, SloppyReadAsStrict, ReadsWithoutWriteBack, AcksBeforeDisk, ForgetsSiblings)
