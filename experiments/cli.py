@@ -160,6 +160,10 @@ def simulate(
     until: Annotated[
         str | None, typer.Option(help="Play the first seed only, up to this time of the scenario, such as 6.5s.")
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the outcomes there; what is there already is not played again."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario in virtual time with very many seeds, and tell which fail and how long things take."""
@@ -177,7 +181,8 @@ def simulate(
             raise typer.BadParameter(str(error), param_hint="--until") from None
         replay(console, asked, start, random_faults, moment, trace)
         return
-    raise typer.Exit(play_all(errors if as_json else console, asked, start, seeds, random_faults, as_json, small))
+    said = errors if as_json else console
+    raise typer.Exit(play_all(said, asked, start, seeds, random_faults, as_json, small, out))
 
 
 @app.command()

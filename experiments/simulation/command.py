@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -13,9 +15,10 @@ from apps.process import Nanoseconds
 from experiments.checking.results import exit_status
 from experiments.scenario import Scenario
 from experiments.simulation.campaign import play_seeds, prepared, summarise
+from experiments.simulation.ledger import Ledger
 from experiments.simulation.seed import Outcome, play_traced
 from experiments.simulation.shrink import shrink, to_toml
-from experiments.simulation.telling import follow, show_summary, show_trace
+from experiments.simulation.telling import Pace, follow, show_summary, show_trace
 
 
 def simulate(
@@ -26,39 +29,53 @@ def simulate(
     random_faults: bool,
     as_json: bool,
     small: Path | None = None,
+    out: Path | None = None,
 ) -> int:
     """Play ``seeds`` seeds from ``first`` on and say what came of them; interrupted, what came of those that are done.
 
-    ``small``: where the first seed that fails is written to, made small.
+    ``small``: where the first seed that fails is written to, made small. ``out``: a folder that keeps the outcomes;
+    seeds that it has are not played again. Raises `FolderError` when it cannot.
 
     Returns the exit status: 0 valid, 1 a promise was broken, 2 unknown.
     """
-    outcomes: list[Outcome] = []
-    began = time.monotonic()
-    interrupted = False
-    try:
-        playing = play_seeds(scenario, range(first, first + seeds), random_faults)
-        follow(console, f"{scenario.name}, simulated", seeds, playing, outcomes)
-    except KeyboardInterrupt:
-        interrupted = True
-    took = time.monotonic() - began
-    summary = summarise(outcomes)
+    asked = range(first, first + seeds)
+    with Ledger(out, scenario, random_faults) if out is not None else contextlib.nullcontext() as ledger:
+        kept = [ledger.outcomes[seed] for seed in asked if seed in ledger.outcomes] if ledger else []
+        had = len(kept)
+        began = time.monotonic()
+        interrupted = False
+        try:
+            playing = play_seeds(scenario, ledger.missing(asked) if ledger else asked, random_faults)
+            follow(console, f"{scenario.name}, simulated", seeds, _noted(playing, ledger), kept)
+        except KeyboardInterrupt:
+            interrupted = True
+    pace = Pace(len(kept) - had, sum(one.events for one in kept[had:]), max(time.monotonic() - began, 1e-9))
+    kept.sort(key=lambda outcome: outcome.seed)
+    summary = summarise(kept)
     status = exit_status(summary.verdict)
-    following = first + len(outcomes)
+    following = next((seed for seed, one in zip(asked, kept, strict=False) if seed != one.seed), first + len(kept))
     if as_json:
-        failures = [outcome for outcome in outcomes if outcome.valid is not True]
-        figures = {"seconds": took, "next": following, "summary": summary, "failures": failures}
+        failures = [outcome for outcome in kept if outcome.valid is not True]
+        figures = {"seconds": pace.seconds, "next": following, "summary": summary, "failures": failures}
         sys.stdout.buffer.write(
             msgspec.json.format(msgspec.json.encode({"scenario": scenario.name, **figures})) + b"\n"
         )
         sys.stdout.flush()
     else:
-        show_summary(console, scenario.name, outcomes, summary, took)
+        show_summary(console, scenario, kept, summary, pace)
         if interrupted:
-            console.print(f"  interrupted; go on with --from {following}")
+            how = f"--out {out}" if out is not None else f"--from {following}"
+            console.print(f"  interrupted; go on with {how}", soft_wrap=True)
     if small is not None and summary.failed:
         shrink_first(console, scenario, summary.failed[0], random_faults, small)
     return 130 if interrupted and status == 0 else status
+
+
+def _noted(outcomes: Iterable[Outcome], ledger: Ledger | None) -> Iterator[Outcome]:
+    for outcome in outcomes:
+        if ledger is not None:
+            ledger.add(outcome)
+        yield outcome
 
 
 def shrink_first(console: Console, scenario: Scenario, seed: int, random_faults: bool, file: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from experiments.narrator import SIGNS
 from experiments.phrases import count, seconds
+from experiments.scenario import Scenario
 from experiments.simulation.campaign import Spread, Summary
 from experiments.simulation.recording import TextRecorder
 from experiments.simulation.seed import Outcome
@@ -21,21 +22,35 @@ from experiments.simulation.seed import Outcome
 MOST_TOLD = 10
 
 
+class Pace(NamedTuple):
+    """What was played now, and how long that took: less than there is, where a campaign went on."""
+
+    seeds: int
+    events: int
+    seconds: float
+
+
 def follow(console: Console, title: str, total: int, outcomes: Iterable[Outcome], kept: list[Outcome]) -> None:
-    """Put ``outcomes`` into ``kept`` as they come, with a bar where there is a terminal."""
+    """Put ``outcomes`` into ``kept`` as they come, with a bar where there is a terminal.
+
+    ``kept`` may hold some already, which ``total`` counts, too.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(36), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(title, total=total, completed=len(kept))
+        failed = sum(one.valid is False for one in kept)
         for outcome in outcomes:
             kept.append(outcome)
-            failed = sum(one.valid is False for one in kept)
+            failed += outcome.valid is False
             said = f"{title}, [red]{failed} failed[/]" if failed else title
             bar.update(task, completed=len(kept), description=said)
 
 
-def show_summary(console: Console, name: str, outcomes: Sequence[Outcome], summary: Summary, took: float) -> None:
+def show_summary(
+    console: Console, scenario: Scenario, outcomes: Sequence[Outcome], summary: Summary, pace: Pace
+) -> None:
     sign, colour = SIGNS[summary.verdict]
-    said = f"{count(summary.seeds, 'seed')} of {name}: {summary.valid:,} valid"
+    said = f"{count(summary.seeds, 'seed')} of {scenario.name}: {summary.valid:,} valid"
     said += f", {len(summary.failed):,} failed, {len(summary.unknown):,} unknown"
     console.print(Text.assemble((f"{sign} ", f"bold {colour}"), (said, "bold")))
     wrong = [outcome for outcome in outcomes if outcome.valid is not True]
@@ -43,11 +58,12 @@ def show_summary(console: Console, name: str, outcomes: Sequence[Outcome], summa
         _show_failure(console, outcome)
     if len(wrong) > MOST_TOLD:
         console.print(f"  and {len(wrong) - MOST_TOLD:,} more: {_listed([one.seed for one in wrong])}")
+    simulated = summary.seeds * scenario.duration / 1e9 or 1.0
     table = Table.grid(padding=(0, 2))
     share = "" if summary.share is None else f"{summary.share:.3%}, {summary.least_share:.3%} in the worst seed"
     judged = any(outcome.detection for outcome in outcomes)
     served = [
-        ("operations", f"{summary.operations:,}"),
+        ("operations", f"{summary.operations:,}, {summary.operations / simulated:,.1f} a second"),
         ("served", share),
         ("failed, unknown", f"{summary.unserved:,}, {summary.in_doubt:,}"),
         ("seeds that lost acknowledged writes", f"{summary.lost_writes:,}"),
@@ -68,8 +84,8 @@ def show_summary(console: Console, name: str, outcomes: Sequence[Outcome], summa
         *(served if summary.operations or not judged else []),
         *(stale if summary.reads else []),
         *(found if judged else []),
-        ("simulated", f"{summary.events:,} events in {took:.1f} s: {summary.events / took:,.0f} a second, "
-                      f"{summary.seeds * 60 / took:,.0f} seeds a minute"),
+        ("simulated", f"{pace.events:,} events in {pace.seconds:.1f} s: {pace.events / pace.seconds:,.0f} a second, "
+                      f"{pace.seeds * 60 / pace.seconds:,.0f} seeds a minute"),
     ]  # fmt: skip
     for label, value in rows:
         table.add_row(f"  {label}", Text(value, style="dim"))
