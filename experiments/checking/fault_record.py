@@ -131,6 +131,8 @@ class FaultRecord(msgspec.Struct, frozen=True):
                 return f"a bit of the log of {_listed(resolved.get('nodes', []))} changed"
             case "link-down":
                 return f"{_listed(resolved.get('links', []))} went down"
+            case "flap":
+                return f"{_listed(resolved.get('links', []))} went down and up again and again"
             case "impair":
                 directions = list(resolved.get("directions", ()))
                 return f"{_listed(directions)} {_were(directions)} impaired"

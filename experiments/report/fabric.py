@@ -180,6 +180,8 @@ def caption(fault: FaultRecord) -> str:
         )
         pairs = sum(len(senders) for senders in resolved.get("grudge", {}).values())
         return f"A partition: {groups}. Packets of {pairs} ordered pairs of nodes are dropped in the fabric."
+    if fault.kind == "flap":
+        return f"Carrier lost and back, again and again, at both ends of {words.listed(resolved['links'])}."
     if "links" in resolved:
         return f"Carrier lost at both ends of {words.listed(resolved['links'])}."
     if "directions" in resolved:

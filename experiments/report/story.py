@@ -162,6 +162,8 @@ def _ordeal(faults: Sequence[FaultRecord], led: Sequence[Leader], end: int) -> s
     if fault.kind == "link-down":
         links = fault.resolved.get("links", ())
         return f"lost {_links(links)}{lasted}"
+    if fault.kind == "flap":
+        return f"had {_links(fault.resolved.get('links', ()))} come and go{lasted}"
     if fault.kind == "impair":
         directions = fault.resolved.get("directions", {})
         suffered = words.impairment(next(iter(directions.values()), {}))
@@ -181,6 +183,8 @@ def _noun(fault: FaultRecord) -> str:
         return "a partition"
     if fault.kind == "link-down":
         return f"the loss of {_links(resolved.get('links', ()))}"
+    if fault.kind == "flap":
+        return f"the flapping of {_links(resolved.get('links', ()))}"
     if fault.kind == "impair":
         return f"{words.impairment(next(iter(resolved.get('directions', {}).values()), {}))} on a link"
     if fault.kind == "kill":

@@ -104,7 +104,7 @@ def test_a_file_becomes_plain_values_in_base_units() -> None:
         (
             '"kill"',
             '"kil"',
-            "scenario:23: fault[0].kind: 'kil' is not one of partition, link-down, impair, kill, reconfigure",
+            "scenario:23: fault[0].kind: 'kil' is not one of partition, link-down, flap, impair, kill, ",
         ),
         (
             '"leaf1-spine1"',
