@@ -16,7 +16,13 @@ from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan
 
 #: How a fault is called in a heading.
-NAMES = {"partition": "Partition", "link-down": "Link down", "impair": "Impaired link", "kill": "Node killed"}
+NAMES = {
+    "partition": "Partition",
+    "link-down": "Link down",
+    "flap": "Flapping link",
+    "impair": "Impaired link",
+    "kill": "Node killed",
+}
 
 MISSING = "–"
 
