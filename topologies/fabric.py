@@ -31,7 +31,7 @@ from topologies.dataplane import Dataplane, OvsDataplane
 from topologies.mininet_topo import plan_of
 from topologies.nodes import FabricHost, FabricLink, FabricMember, FabricSwitch, Mininet, Topo
 from topologies.openvswitch import OpenVSwitch, OpenVSwitchError
-from topologies.plan import HOST_MTU, End, FabricPlan, Link, PlanError, Switch
+from topologies.plan import End, FabricPlan, Link, PlanError, Switch
 from topologies.probe import Prober, readiness_pairs
 from topologies.rtnetlink import (
     IFF_UP,
@@ -160,7 +160,7 @@ class Fabric(Mininet):
         with _typed_errors():
             self.ovs = OpenVSwitch(
                 openvswitch.choose_datapath(self._wanted_datapath),
-                segmentation_offload=self.plan.mtu == HOST_MTU,
+                segmentation_offload=self.plan.is_uniform,
                 log_directory=self._log_directory,
             )
             self.ovs.start()
@@ -390,7 +390,10 @@ class Fabric(Mininet):
         self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
         with Netlink() as ours:
             ours.request(
-                [new_veth(self._fabric_port(link.a), self._fabric_port(link.b)) for link in self._fabric_links]
+                [
+                    new_veth(self._fabric_port(link, link.a), self._fabric_port(link, link.b))
+                    for link in self._fabric_links
+                ]
             )
             ours.request([set_state(link.b.interface, up=True) for link in self._fabric_links])
 
@@ -465,14 +468,14 @@ class Fabric(Mininet):
     @property
     def _hosts_write_checksums(self) -> bool:
         """Whether packets must leave hosts whole: where Open vSwitch is in user space and has no offloads."""
-        return self.plan.mtu != HOST_MTU and openvswitch.choose_datapath(self._wanted_datapath) == "netdev"
+        return not self.plan.is_uniform and openvswitch.choose_datapath(self._wanted_datapath) == "netdev"
 
     def _leaf_port(self, end: End, here: int) -> Port:
         """A leaf's end of a host's link; ``here`` is an open file of the sandbox's own namespace."""
         return Port(end.interface, self.plan.host_mtu, group=_INTERFACE_GROUP, namespace=here)
 
-    def _fabric_port(self, end: End) -> Port:
-        return Port(end.interface, self.plan.mtu, group=_INTERFACE_GROUP)
+    def _fabric_port(self, link: Link, end: End) -> Port:
+        return Port(end.interface, self.plan.mtu_of(link), group=_INTERFACE_GROUP)
 
     @property
     def _host_links(self) -> list[Link]:

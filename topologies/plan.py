@@ -92,12 +92,16 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Link(msgspec.Struct, frozen=True):
-    """Of several ways as good as each other, a link takes a part of the flows in proportion to its ``weight``."""
+    """Of several ways as good as each other, a link takes a part of the flows in proportion to its ``weight``.
+
+    ``mtu`` is that of a link between switches which is narrower than the plan's, in bytes of IP packet; 0 for others.
+    """
 
     name: str
     a: End
     b: End
     weight: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] = 1
+    mtu: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
 
     @property
     def directions(self) -> tuple[str, str]:
@@ -192,6 +196,15 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
             return tuple(self._hosts)
         networks = (tuple(member.name for member in tenant.members) for tenant in self.tenants)
         return next(names for names in networks if name in names)
+
+    def mtu_of(self, link: Link) -> int:
+        """In bytes of IP packet."""
+        return link.mtu or (self.mtu if link.a.port and link.b.port else self.host_mtu)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every link carries what hosts send by themselves, and no more."""
+        return all(self.mtu_of(link) == HOST_MTU for link in self.links)
 
     @property
     def host_mtu(self) -> int:

@@ -62,13 +62,12 @@ class Way(NamedTuple):
 
 def port_of(plan: FabricPlan, end: End, namespace: int) -> Port:
     """A switch's end of a link, in its namespace. Hosts see the router's MAC, neighbours the switch's."""
-    facing_host = any(
-        link.a.port == 0 or link.b.port == 0 for link in plan.links_of(end.node) if end in (link.a, link.b)
-    )
+    link = next(link for link in plan.links_of(end.node) if end in (link.a, link.b))
+    facing_host = not (link.a.port and link.b.port)
     address = plan.router_mac if facing_host else _switch_mac(plan, end.node)
     return Port(
         end.interface,
-        plan.host_mtu if facing_host else plan.mtu,
+        plan.mtu_of(link),
         number=FIRST_INDEX + end.port,
         mac=address,
         namespace=namespace,

@@ -38,24 +38,30 @@ def read_topology(table: Table) -> FabricPlan | None:
         if len(table.problems) == before:  # it may be but a consequence
             table.problems.append((table.path, str(error)))
         return None
-    impairments, weights = _read_links(links_table, plan)
+    impairments, weights, mtus = _read_links(links_table, plan)
     if weights:
         plan = make(weights)
     return msgspec.structs.replace(
-        plan, impairments=plan.impairments | impairments, bfd_interval=bfd_interval, dataplane=dataplane
+        plan,
+        links=tuple(msgspec.structs.replace(link, mtu=mtus.get(link.name, 0)) for link in plan.links),
+        impairments=plan.impairments | impairments,
+        bfd_interval=bfd_interval,
+        dataplane=dataplane,
     )
 
 
-def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], dict[str, int]]:
-    """``[topology.link.…]``: what directions of the plan do to packets, and links' weights."""
+def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], dict[str, int], dict[str, int]]:
+    """``[topology.link.…]``: what directions of the plan do to packets, and links' weights and MTUs."""
     impairments: dict[str, Impairment] = {}
     weights: dict[str, int] = {}
+    mtus: dict[str, int] = {}
     for name in list(table.values):
         entry = table.table(name)
         entry.path = f'{table.path}."{name}"'
         weight = entry.take("weight", whole(1, 100), default=1)
         if weight != 1 and ">" in name:
             entry.wrong("weight", "both directions of a link have its weight; name the link, not a direction")
+        mtu = entry.take("mtu", whole(576, 65_535), default=0)
         impairment = read_impairment(entry)
         entry.finish()
         try:
@@ -63,10 +69,15 @@ def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], 
                 impairments |= dict.fromkeys(directions(plan, (name,)), impairment)
             if weight != 1 and ">" not in name:
                 weights |= dict.fromkeys(links(plan, (name,)), weight)
+            if mtu:
+                narrow = links(plan, (name,))
+                if any(not (plan.link(link).a.port and plan.link(link).b.port) for link in narrow):
+                    entry.wrong("mtu", "links of hosts have the hosts' own; name links between switches")
+                mtus |= dict.fromkeys(narrow, mtu)
             directions(plan, (name,))
         except PlanError as error:
             table.problems.append((entry.path, str(error)))
-    return impairments, weights
+    return impairments, weights, mtus
 
 
 # ---------------------------------------------------------------------------------------------------------------------

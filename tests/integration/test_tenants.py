@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from fabric_lab import FabricLab, fabric_lab
 
@@ -238,19 +239,34 @@ def test_tenants_are_built_again(tmp_path: Path) -> None:
         assert sandbox.run_sync(lives_twice)
 
 
-NARROW = with_tenants(
+WIDE = with_tenants(
     LeafSpine(1, 2, 1),
     [tenant("plain", 100, PREFIX, ["h1", "h2"]), tenant("clamped", 200, PREFIX, ["h1", "h2"], mss=mtu.MSS)],
 )
 
 
-def test_links_too_narrow_for_the_tunnel_are_a_black_hole_that_clamping_avoids(tmp_path: Path) -> None:
-    with Sandbox(Inside, NARROW, tmp_path, 1, out=tmp_path, on_event=lambda event: None) as sandbox:
+def crossings(plan: FabricPlan, folder: Path, shrink: bool = False) -> list[mtu.Crossing]:
+    """What crosses each of the two tenants of a plan; ``shrink``: when its links have become narrow."""
+    with Sandbox(Inside, plan, folder, 1, out=folder, on_event=lambda event: None) as sandbox:
         sandbox.call_sync("build")
         sandbox.call_sync("wait_forwarding", 30.0)
-        sandbox.run_sync(mtu.narrow_links)
-        plain = sandbox.run_sync(mtu.crossing, "h1_plain", "h2_plain", 0.5)
-        clamped = sandbox.run_sync(mtu.crossing, "h1_clamped", "h2_clamped", 0.5)
+        if shrink:
+            sandbox.run_sync(mtu.narrow_links)
+        return [sandbox.run_sync(mtu.crossing, f"h1_{name}", f"h2_{name}", 0.5) for name in ("plain", "clamped")]
+
+
+def test_links_too_narrow_for_the_tunnel_are_a_black_hole_that_clamping_avoids(tmp_path: Path) -> None:
+    links = tuple(msgspec.structs.replace(link, mtu=1450 if link.a.port else 0) for link in WIDE.links)
+    plain, clamped = crossings(msgspec.structs.replace(WIDE, links=links), tmp_path)
     assert plain == mtu.Crossing(largest=1450 - 50, opened=True, megabits=0.0)
     assert (clamped.largest, clamped.opened) == (1450 - 50, True)
+    assert clamped.megabits > 1
+
+
+def test_routers_cut_the_tunnels_packets_where_links_become_too_narrow(tmp_path: Path) -> None:
+    plain, clamped = crossings(msgspec.structs.replace(WIDE, dataplane="routed"), tmp_path, shrink=True)
+    assert (
+        plain.largest == clamped.largest == 1500
+    )  # it is the tunnel's packet that may be fragmented, not the member's
+    assert plain.megabits > 1
     assert clamped.megabits > 1

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
-from experiments.scenario import Scenario, ScenarioError, parse, place
+from experiments.plans import SCENARIOS
+from experiments.scenario import Scenario, ScenarioError, load, parse, place
+from experiments.simulation.seed import play_seed
 from experiments.stage import configuration
+from topologies.leaf_spine import LeafSpine
 from topologies.plan import Member
 
 FILE = """
@@ -81,3 +85,44 @@ def test_without_a_tenant_they_live_in_the_hosts() -> None:
 def test_what_is_wrong_is_told_with_its_place(old: str, new: str, message: str) -> None:
     with pytest.raises(ScenarioError, match=re.escape(message)):
         parse(FILE.replace(old, new, 1))
+
+
+NARROW = FILE + '[topology.link."leaf1-spine*"]\nmtu = 1450\n'
+
+
+def test_links_between_switches_can_be_narrow_and_all_others_carry_the_tunnels() -> None:
+    plan = parse(NARROW).plan
+    assert {plan.mtu_of(link) for link in plan.links if link.name.startswith("leaf1-spine")} == {1450}
+    assert {plan.mtu_of(link) for link in plan.links if not link.name.startswith("leaf1-spine")} == {1550}
+
+
+def test_segments_pass_whole_only_where_every_link_carries_the_same() -> None:
+    assert LeafSpine(2, 3, 4).is_uniform
+    assert not parse(FILE).plan.is_uniform
+    narrow = parse('duration = "1s"\n[topology.link."leaf1-spine*"]\nmtu = 1450').plan
+    assert (narrow.mtu, narrow.host_mtu, narrow.is_uniform) == (1500, 1500, False)
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("leaf1>spine1", "no link 'leaf1>spine1'"),
+        ("h1-leaf1", "links of hosts have the hosts' own; name links between switches"),
+    ],
+)
+def test_an_mtu_is_a_link_between_switches_own(link: str, message: str) -> None:
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        parse(NARROW.replace("leaf1-spine*", link))
+
+
+def test_virtual_time_refuses_what_it_knows_nothing_of() -> None:
+    with pytest.raises(ScenarioError, match=r"knows no MTU, as leaf1-spine1 has: play it in --world emulated"):
+        play_seed(load(SCENARIOS / "mtu-black-hole.toml"))
+
+
+def test_the_shipped_cure_differs_from_the_shipped_illness_by_its_clamping_alone() -> None:
+    ill, cured = (load(SCENARIOS / f"{name}.toml") for name in ("mtu-black-hole", "mtu-clamped"))
+    (tenant,) = ill.plan.tenants
+    clamped = msgspec.structs.replace(ill.plan, tenants=(msgspec.structs.replace(tenant, mss=1360),))
+    same = {"name": cured.name, "description": cured.description, "toml": cured.toml}
+    assert msgspec.structs.replace(ill, plan=clamped, **same) == cured
