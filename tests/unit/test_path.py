@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.fake_switch import FakeFabric, udp
 from controllers.pipeline import programs
 from experiments.path import PACKETS, PathError, computed, follow
-from tests.unit.fake_switch import FakeFabric, udp
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import PlanError
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controllers.fake_switch import FakeFabric, Packet, arp_request, cut_off, udp
 from controllers.pipeline import (
     ETH_IP,
     FABRIC_COOKIE,
@@ -25,7 +26,6 @@ from controllers.pipeline import (
     programs,
     routes,
 )
-from tests.unit.fake_switch import FakeFabric, Packet, arp_request, udp
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FAULT_COOKIE, FabricPlan, Host
 
@@ -313,3 +313,12 @@ def test_weights_change_shares_but_never_which_ways_there_are(
             assert [hop.link for hop in uneven[name][goal]] == [hop.link for hop in hops]
             assert math.gcd(*(hop.weight for hop in uneven[name][goal])) == 1
             assert {hop.weight for hop in hops} == {1}
+
+
+def test_every_pair_reaches_under_every_single_link_failure_on_four_by_four() -> None:
+    assert cut_off(LeafSpine(4, 4, 4)) == []
+
+
+def test_without_a_controller_that_repairs_a_remote_failure_cuts_pairs_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controllers.fake_switch.programs", lambda plan, dead=(): programs(plan))
+    assert {link for link, _, _ in cut_off(LeafSpine(2, 2, 2))} >= {"leaf1-spine1", "leaf2-spine2"}

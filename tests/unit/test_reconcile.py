@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controllers.fake_switch import FakeFabric
 from controllers.pipeline import Program, programs
 from controllers.reconcile import RETRY_NS, Effect, Read, Reconciler, Report, Send
 from controllers.status import Disconnected, Event, LinkDown, LinkUp, Ready, Refused, Repaired, read
-from tests.unit.fake_switch import FakeFabric
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
 

@@ -7,6 +7,7 @@ where a switch would be: a message that OpenFlow refuses is an error here.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
@@ -30,7 +31,9 @@ from controllers.pipeline import (
     SetField,
     ToGroup,
     difference,
+    programs,
 )
+from topologies.draft import leaves_reached
 from topologies.plan import End, FabricPlan, Host
 
 #: OXM field → value, and ``ttl``.
@@ -183,6 +186,12 @@ class FakeFabric:
             for change in difference(Program(), program):
                 self.switches[name].apply(change)
 
+    def repair(self, have: Mapping[str, Program], want: Mapping[str, Program]) -> None:
+        """Send every switch, which holds ``have``, the difference to ``want``."""
+        for name, program in want.items():
+            for change in difference(have[name], program):
+                self.switches[name].apply(change)
+
     def live_ports(self, switch: str) -> set[int]:
         return {port for (node, port), (link, _) in self._far.items() if node == switch and link not in self.dead}
 
@@ -235,3 +244,28 @@ def arp_request(sender: Host, target: str) -> Packet:
         "arp_tha": "00:00:00:00:00:00",
         "arp_tpa": target,
     }
+
+
+def cut_off(plan: FabricPlan) -> list[tuple[str, str, str]]:
+    """Every pair of hosts under every single link that is down, as soon as the controller has told the switches.
+
+    Returns ``(link, sender, receiver)`` where a packet did not arrive once, at its receiver alone, though there is a
+    way, or arrived though there is none.
+    """
+    fabric = FakeFabric(plan)
+    whole = programs(plan)
+    fabric.load(whole)
+    wrong = []
+    for link in plan.links:
+        repaired = programs(plan, {link.name})
+        fabric.repair(whole, repaired)
+        fabric.dead = {link.name}
+        reached = {leaf.name: leaves_reached(plan, leaf.name, fabric.dead) for leaf in plan.by_role("leaf")}
+        for sender, receiver in itertools.permutations(plan.hosts, 2):
+            attached = not {sender.name, receiver.name} & {link.a.node, link.b.node}
+            wanted = [receiver.name] if attached and receiver.leaf in reached[sender.leaf] else []
+            arrived, _ = fabric.send(sender, udp(sender, receiver, plan.router_mac))
+            if [name for name, _ in arrived] != wanted:
+                wrong.append((link.name, sender.name, receiver.name))
+        fabric.repair(repaired, whole)
+    return wrong
