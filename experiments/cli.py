@@ -221,13 +221,16 @@ def report(
 def compare(
     a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The folder of a run.")],
     b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The folder of another.")],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page into this file, too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Put two runs side by side: whether they came to the same verdict, where they differ, and what explains it."""
     from experiments.compare import compare as contrast
-    from experiments.compare import show
+    from experiments.compare import page, show
 
     found = contrast(a, b)
+    if html is not None:
+        html.write_text(page(found), encoding="utf-8")
     _print_json(msgspec.to_builtins(found)) if as_json else show(console, found)
     raise typer.Exit(found.exit_status)
 

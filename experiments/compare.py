@@ -119,13 +119,7 @@ def show(console: Console, found: Comparison) -> None:
     sign, style = ("✔", "green") if found.same_verdict else ("✘", "red")
     console.print(Text.assemble((f"{sign} ", f"bold {style}"), (found.summary, "bold")))
     console.print(Text(f"  A  {found.a}\n  B  {found.b}", style="dim"), soft_wrap=True)
-    titles = {
-        "verdict": "The verdicts",
-        "asked": "Not asked the same",
-        "where": "Not run on the same",
-        "measured": "Measured otherwise",
-    }
-    for kind, title in titles.items():
+    for kind, title in _TITLES.items():
         some = [difference for difference in found.differences if difference.kind == kind]
         if some:
             table = Table("", "A", "B", "why" if any(one.why for one in some) else "", **_plain)
@@ -137,6 +131,31 @@ def show(console: Console, found: Comparison) -> None:
         table.add_row(row.what, row.a, row.b)
     console.print(Text("\nFigures", style="bold"), table)
 
+
+def page(found: Comparison) -> str:
+    """The same as one self-contained page."""
+    import jinja2
+
+    here = Path(__file__).parent
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    state, word = {0: ("held", "The same."), 1: ("broken", "Not the same.")}.get(
+        found.exit_status, ("doubtful", "Unknown.")
+    )
+    return environment.from_string((here / "compare.html").read_text(encoding="utf-8")).render(
+        found=found,
+        titles=_TITLES,
+        state=state,
+        word=word,
+        style=(here / "report" / "page.css").read_text(encoding="utf-8"),
+    )
+
+
+_TITLES = {
+    "verdict": "The verdicts",
+    "asked": "Not asked the same",
+    "where": "Not run on the same",
+    "measured": "Measured otherwise",
+}
 
 _plain: dict[str, Any] = {"box": None, "pad_edge": False, "padding": (0, 2, 0, 0), "header_style": "dim"}
 

@@ -50,7 +50,7 @@ offline() {
     done
     if ((${#missing[@]})); then
         say "installing ${#missing[@]} packages of $PACKAGES"
-        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends --no-download "${missing[@]}" \
+        DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" \
             >/dev/null || die "the packages in $PACKAGES do not make a whole (see above); fill it anew, see README.md"
     fi
     if [[ -d $PACKAGES/uv-cache ]]; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from experiments.compare import Comparison, Difference, compare, show
+from experiments.compare import Comparison, Difference, compare, page, show
 from experiments.report import ReportError
 from tests.synthetic_runs import write_run
 
@@ -123,3 +124,13 @@ def test_all_of_it_is_shown(pair: tuple[Path, Path]) -> None:
     assert found.summary in shown
     assert all(difference.what in shown for difference in found.differences)
     assert all(row.what in shown for row in found.figures)
+
+
+def test_the_page_says_all_of_it_and_loads_nothing(tmp_path: Path) -> None:
+    found = compare(write_run(tmp_path / "a", "held"), write_run(tmp_path / "b", "unbelievable", seed=8))
+    written = html.unescape(page(found))
+    for difference in found.differences:
+        assert difference.what in written
+        assert difference.why in written
+    assert "http" not in written.replace("http-equiv", "")
+    assert "Unknown." in written
