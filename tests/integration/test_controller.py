@@ -28,6 +28,7 @@ from topologies.fabric import Fabric
 from topologies.impair import Impairments, choose_backend
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
+from topologies.openvswitch import RUN_DIRECTORY
 from topologies.plan import FAULT_COOKIE, FabricPlan
 from topologies.sandbox import Sandbox
 
@@ -76,10 +77,13 @@ class Lab:
         reply = connection.getresponse()
         return reply.status, reply.read()
 
-    def babble(self, port: int, sentences: list[bytes]) -> None:
-        """Connect to the controller's ``port`` and say each of these, a connection for every one."""
+    def babble(self, where: int | str, sentences: list[bytes]) -> None:
+        """Connect to the controller's port or a switch's socket and say each of these, a connection for every one."""
+        family, address = (socket.AF_INET, ("127.0.0.1", where)) if isinstance(where, int) else (socket.AF_UNIX, where)
         for sentence in sentences:
-            with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as peer, contextlib.suppress(OSError):
+            with socket.socket(family) as peer, contextlib.suppress(OSError):
+                peer.settimeout(PATIENCE)
+                peer.connect(address)
                 peer.sendall(sentence)
                 peer.settimeout(0.05)
                 while peer.recv(1 << 16):
@@ -412,6 +416,24 @@ def test_peers_that_talk_nonsense_change_nothing(lab: Sandbox) -> None:
     wait_for(lab, repaired("leaf2-spine1"), seen)
     lab.call_sync("restore", "leaf2-spine1")
     wait_for(lab, repaired(), seen)
+    assert lab.call_sync("unreachable") == []
+
+
+def test_switches_that_are_told_nonsense_go_on_forwarding_and_obeying(lab: Sandbox) -> None:
+    rng = random.Random(11)
+    hello = struct.pack("!BBHI", 6, 0, 8, 1)
+    nonsense = [
+        rng.randbytes(3000),
+        b"{" * 100_000,
+        hello + struct.pack("!BBHI", 6, 14, 0xFFFF, 2) + rng.randbytes(300),  # a FlowMod longer than what comes
+        *(hello + struct.pack("!BBHI", 6, kind, 48, 3) + rng.randbytes(40) for kind in range(30)),
+    ]
+    for name in ("leaf1.mgmt", "leaf2.snoop", "db.sock"):
+        lab.call_sync("babble", str(RUN_DIRECTORY / name), nonsense)
+    assert lab.call_sync("unreachable") == []
+    lab.call_sync("drop", "h1", "h3")
+    assert ("h3", "h1") in lab.call_sync("unreachable")
+    lab.call_sync("lift")
     assert lab.call_sync("unreachable") == []
 
 
