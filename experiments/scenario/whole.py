@@ -10,7 +10,7 @@ import msgspec
 
 from experiments.scenario.expect import Expect, read_expect
 from experiments.scenario.faults import Fault, Flap, read_fault
-from experiments.scenario.names import ScenarioError, place
+from experiments.scenario.names import ScenarioError, directions, place
 from experiments.scenario.reading import (
     Table,
     choice,
@@ -26,7 +26,8 @@ from experiments.scenario.systems import System, read_system
 from experiments.scenario.tenants import read_tenants
 from experiments.scenario.topology import read_topology
 from experiments.scenario.workloads import Workload, read_workload
-from topologies.plan import FabricPlan, Host, Member
+from topologies.plan import FabricPlan, Host, Member, PlanError
+from topologies.units import UnitError
 
 #: What a run can be told not to do without.
 Requirement: TypeAlias = Literal["kernel"]
@@ -97,6 +98,7 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         problems.append(("system.tenant", f"there is no [[tenant]] named {tenant!r}"))
     read = [read_fault(table, duration, plan, system) for table in root.tables("fault")]
     faults = [fault for fault in read if fault is not None]
+    captures = root.take("captures", lambda value: _captures(value, plan), default=())
     root.finish()
     if plan is not None and not problems:
         try:
@@ -118,6 +120,7 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         expect=expect,
         toml=text,
         requires=requires,
+        captures=captures,
         tenant=tenant,
     )
     return stretched(scenario, time_scale)
@@ -144,6 +147,14 @@ def stretched(scenario: Scenario, time_scale: float) -> Scenario:
         ),
         expect=scenario.expect.stretched(factor),
     )
+
+
+def _captures(value: object, plan: FabricPlan | None) -> tuple[str, ...]:
+    names = texts(value)
+    try:
+        return names if plan is None else tuple(directions(plan, names))
+    except PlanError as error:
+        raise UnitError(str(error)) from None
 
 
 def _requirements(value: object) -> tuple[Requirement, ...]:

@@ -272,6 +272,13 @@ def test_a_scenario_may_require_the_kernels_own_backends_and_nothing_else() -> N
         parse(SMALL.replace("seed = 4", 'requires = ["moon"]'))
 
 
+def test_a_scenario_may_say_whose_packets_are_captured() -> None:
+    text = SMALL.replace("seed = 4", 'captures = ["leaf1-spine2", "h1>leaf1"]')
+    assert parse(text).captures == ("leaf1>spine2", "spine2>leaf1", "h1>leaf1")
+    with pytest.raises(ScenarioError, match=r"scenario:4: captures: no direction 'leaf1>leaf2'"):
+        parse(SMALL.replace("seed = 4", 'captures = ["leaf1>leaf2"]'))
+
+
 def test_time_scale_stretches_every_duration() -> None:
     slow = parse(SMALL.replace("seed = 4", "seed = 4\ntime_scale = 3"))
     plain = parse(SMALL)
