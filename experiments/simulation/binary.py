@@ -3,8 +3,8 @@
 Time stands still while the binary works: it is given one line, and its answer is waited for before anything else
 happens. That it has answered is seen from outside, whatever it is written in: it has read all it was given, and every
 thread of it, and of the programs it has started, sleeps (proc(5)), with nothing left in its standard output. Two looks
-must agree, with no switch of context between them, so that nobody can wake or start another unseen. So what a binary says depends on what it was told, and on itself alone; a run repeats itself exactly as
-far as the binary does.
+must agree, with no switch of context between them, so that nobody can wake or start another unseen. So what a binary
+says depends on what it was told, and on itself alone; a run repeats itself exactly as far as the binary does.
 
 A sleep of the binary's own counts as rest: its clock is the machine's, and nothing outside can tell it otherwise.
 Where a binary does things by itself as time passes (``own_timers``), virtual time is therefore kept from running ahead
@@ -32,8 +32,9 @@ from apps.maelstrom.protocol import LineReader
 from apps.process import Event, Nanoseconds, Requested
 from experiments.simulation.kernel import Kernel
 
-#: Seconds after which a binary that does not come to rest is given up, and bytes it may print in answer to one line.
-PATIENCE, MOST_PRINTED = 10.0, 2 << 20
+#: What a binary may take for one line before it is given up: seconds of processor time, so that a busy machine is not
+#: held against it; seconds in all; and bytes it may print.
+MOST_CPU, PATIENCE, MOST_PRINTED = 5.0, 60.0, 2 << 20
 
 #: How often binaries with timers of their own are looked at, and how far the machine's time may be ahead of the
 #: virtual before the difference is let go.
@@ -43,6 +44,7 @@ PACE_NS, SLACK_NS = 5_000_000, 50_000_000
 _LOOK = 0.0002
 
 _READ = 1 << 16
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Binary:
@@ -99,7 +101,7 @@ class Binary:
     def _exchange(self, line: bytes) -> None:
         left = memoryview(line)
         printed = 0
-        deadline = time.monotonic() + PATIENCE
+        begun, used = time.monotonic(), self._cpu_seconds()
         while self._process is not None:
             if left:
                 try:
@@ -119,8 +121,18 @@ class Binary:
                 self._hear(said)
             if printed > MOST_PRINTED:
                 self._end(f"it printed more than {MOST_PRINTED} bytes in answer to one line")
-            elif time.monotonic() > deadline:
+            elif self._cpu_seconds() - used > MOST_CPU:
+                self._end(f"it computed for more than {MOST_CPU:g} s over one line")
+            elif time.monotonic() - begun > PATIENCE:
                 self._end(f"it did not come to rest within {PATIENCE:g} s of a line")
+
+    def _cpu_seconds(self) -> float:
+        """What it has used of processors so far; 0 when it is no more."""
+        if self._process is None:
+            return 0.0
+        # proc(5): utime and stime are the 14th and 15th field; two come before the name's closing bracket
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
     def _read(self) -> bytes | None:
         """What is there of its output; None where there is nothing, empty at its end."""

@@ -98,13 +98,13 @@ def test_one_that_exits_is_told_of_with_its_last_words(start: Start) -> None:
 
 
 def test_one_that_floods_or_never_rests_is_given_up(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.simulation.binary.PATIENCE", 1.0)
+    monkeypatch.setattr("experiments.simulation.binary.MOST_CPU", 0.5)
     binary, heard = start(*UNRULY, "flood")
     binary.take([INIT, tell("write", 1), tell("write", 2)])
     assert isinstance(heard[-1], Ended)
     restless, heard = start(*UNRULY, "restless")
     restless.take([INIT, tell("write", 1), tell("write", 2)])
-    assert heard[-1] == Ended("it did not come to rest within 1 s of a line")
+    assert heard[-1] == Ended("it computed for more than 0.5 s over one line")
 
 
 def test_one_that_is_not_there_is_told_of(start: Start) -> None:
