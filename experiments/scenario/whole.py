@@ -98,7 +98,7 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         problems.append(("system.tenant", f"there is no [[tenant]] named {tenant!r}"))
     read = [read_fault(table, duration, plan, system) for table in root.tables("fault")]
     faults = [fault for fault in read if fault is not None]
-    captures = root.take("captures", lambda value: _captures(value, plan), default=())
+    captures: tuple[str, ...] = root.take("captures", lambda value: _captures(value, plan), default=())
     root.finish()
     if plan is not None and not problems:
         try:
