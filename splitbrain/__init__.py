@@ -2,11 +2,13 @@
 
 from experiments.lab import Lab, Verdict, lab
 from experiments.scenario import (
+    Echo,
     Expect,
     Flap,
     Impair,
     Kill,
     LinkDown,
+    Maelstrom,
     Partition,
     Raft,
     Register,
@@ -21,6 +23,7 @@ from topologies.plan import FabricPlan, PlanError
 from topologies.tenants import tenant, with_tenants
 
 __all__ = [
+    "Echo",
     "Expect",
     "FabricPlan",
     "Flap",
@@ -30,6 +33,7 @@ __all__ = [
     "Lab",
     "LeafSpine",
     "LinkDown",
+    "Maelstrom",
     "Partition",
     "PlanError",
     "Raft",
