@@ -1,9 +1,9 @@
 """What three Raft nodes do in a second in a fabric, each write on two disks before it is answered; and what peers do.
 
-2 spines × 3 leaves under their controller, a node in each leaf and the client in a host of its own; real sockets, real
-fsync, the trace written as in any run. Values are of 256 bytes, a session for each operation that is outstanding. The
-peers (`experiments.bench.raft_peers`) come after ours, in the same hosts. ``routed`` is the same once more with the
-kernel in the place of the switches: what is left is what the nodes, their disk and their host take.
+2 spines × 3 leaves under their controller, a node in each leaf and the client in the host beside the leader; real
+sockets, real fsync, the trace written as in any run. Values are of 256 bytes, a session for each operation that is
+outstanding. The peers (`experiments.bench.raft_peers`) come after ours, in the same hosts. ``routed`` is the same once
+more with the kernel in the place of the switches: what is left is what the nodes and their disk take.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 from apps.workload import FloodSummary
 from experiments.bench import Figure, figure
 from experiments.bench.raft_lab import (
-    CLIENT_HOST,
+    BESIDE,
     MEASURED,
     PLACEMENT,
     PLAN,
@@ -149,9 +149,16 @@ class Splitbrain:
     def start(self) -> None:
         for node, host in PLACEMENT.items():
             self._spawn(node, host, self._addresses[node], {"kind": "raft", "reads": self._reads})
-        self._lab.eventually(
-            lambda: any(b'"role":"leader"' in self._trace(node, "0") for node in PLACEMENT), "no Raft node led"
-        )
+        self._lab.eventually(lambda: bool(self._elections()), "no Raft node led")
+
+    def _elections(self) -> list[tuple[int, str]]:
+        """When who was elected."""
+        return [
+            (msgspec.json.decode(line)["t"], node)
+            for node in PLACEMENT
+            for line in self._trace(node, "0").splitlines()
+            if b'"role":"leader"' in line
+        ]
 
     def flood(self, outstanding: int, operation: Literal["write", "read"] = "write") -> FloodSummary:
         self._floods += 1
@@ -163,7 +170,8 @@ class Splitbrain:
             "value_bytes": VALUE_BYTES,
             "warm_up": int(WARM_UP * 1e9),
         }
-        self._spawn(client, CLIENT_HOST, None, process)
+        _, leader = max(self._elections())
+        self._spawn(client, BESIDE[leader], None, process)
         start = time.monotonic_ns() + int(CONNECT * 1e9)
         self._lab.tell(self._name(client), f"start {start}")
         self._lab.tell(self._name(client), f"stop {start + int((WARM_UP + MEASURED) * 1e9)}")

@@ -17,9 +17,9 @@ from topologies.plan import FabricPlan
 from topologies.sandbox import Sandbox
 
 PLAN = LeafSpine(2, 3, 2)
-#: A node in each leaf, and who asks them in a host of its own.
+#: A node in each leaf, and the host beside it: the client is in the one beside the leader, whoever is elected.
 PLACEMENT = {"n1": "h1", "n2": "h3", "n3": "h5"}
-CLIENT_HOST = "h2"
+BESIDE = {"n1": "h2", "n2": "h4", "n3": "h6"}
 VALUE_BYTES = 256
 #: Seconds of each round before and while operations are counted.
 WARM_UP, MEASURED = 1.0, 3.0

@@ -1,7 +1,7 @@
 """What `experiments.bench.raft` measures beside ours, on the same fabric: etcd and PySyncObj, where they are here.
 
 **etcd** (Debian's `etcd-server`), as it comes: each write is on the disks of a majority before it is answered, as with
-ours. Its client is in the same host as ours, written in the same language, and has one connection, too (`etcd_flood`).
+ours. Its client is beside its leader, written in the same language, and has one connection, as is ours (`etcd_flood`).
 
 **PySyncObj**, in memory: what it acknowledges is on no disk. It has no clients; the leader itself writes, which spares
 each write the way there and back (`pysyncobj_node`).
@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from apps.workload import FloodSummary
-from experiments.bench.raft_lab import CLIENT_HOST, MEASURED, PLACEMENT, VALUE_BYTES, WARM_UP, Lab
+from experiments.bench.raft_lab import BESIDE, MEASURED, PLACEMENT, VALUE_BYTES, WARM_UP, Lab
 
 _PEERS = Path(__file__).parents[2] / ".peers"
 _ETCD = _PEERS / "etcd" / "usr" / "bin" / "etcd"
@@ -60,17 +60,19 @@ class Etcd:
         self._find_leader()
 
     def _find_leader(self) -> None:
-        """Ask every member, from the client's host, which has the way to them, until one says that it leads."""
+        """Ask every member, from a host that has the way to them, until one says that it leads."""
         script = [sys.executable, "-m", "experiments.bench.raft_peers"]
-        self._lab.spawn("etcd-leader", CLIENT_HOST, [*script, *(self._lab.address(n, _CLIENT_PORT) for n in PLACEMENT)])
+        members = {self._lab.address(node, _CLIENT_PORT): node for node in PLACEMENT}
+        self._lab.spawn("etcd-leader", BESIDE["n1"], [*script, *members])
         self._lab.await_end("etcd-leader")
         self._leader = self._lab.said("etcd-leader").strip()
+        self._client_host = BESIDE[members[self._leader]]
 
     def flood(self, outstanding: int) -> FloodSummary:
         self._floods += 1
         name = f"etcd-flood{self._floods}"
         arguments = [self._leader, str(outstanding), *_ROUND]
-        self._lab.spawn(name, CLIENT_HOST, [sys.executable, "-m", "experiments.bench.etcd_flood", *arguments])
+        self._lab.spawn(name, self._client_host, [sys.executable, "-m", "experiments.bench.etcd_flood", *arguments])
         self._lab.await_end(name)
         return msgspec.json.decode(self._lab.said(name), type=FloodSummary)
 
