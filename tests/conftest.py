@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from topologies.privileges import obstacles, probe
 from topologies.sandbox import Sandbox
+
+#: For those who have minutes: see tests/unit/test_bad_input.py.
+settings.register_profile("fuzz", max_examples=4_000, deadline=None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

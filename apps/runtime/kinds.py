@@ -48,7 +48,7 @@ def kind_of(config: Config) -> Kind:
         module, _, attribute = name.partition(":")
         try:
             build: Callable[[Config], Kind] = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:  # the last two for a name like '.x'
             raise ConfigError(f"process: kind {name!r} cannot be loaded: {error}") from error
     else:
         try:
@@ -134,6 +134,18 @@ def _heartbeat(config: Config) -> Kind:
         protocol="heartbeat",
         make=lambda: Heartbeats(config.node, config.nodes, settings.interval, lambda: FixedTimeout(settings.timeout)),
         message=Beat,
+    )
+
+
+def _failover(config: Config) -> Kind:
+    from apps.failover import Failover, FailoverConfig
+
+    _needs_listen(config)
+    settings = parameters(config, FailoverConfig)
+    return Kind(
+        protocol="failover",
+        make=lambda: Failover(config.node, config.nodes, settings),
+        message=Failover.Message,
     )
 
 
@@ -232,6 +244,7 @@ _KINDS: dict[str, Callable[[Config], Kind]] = {
     "swim": swim,
     "heartbeat": _heartbeat,
     "phi": _phi,
+    "failover": _failover,
     "maelstrom": _maelstrom,
     "lin-kv": _lin_kv,
     "echo": _echo,
