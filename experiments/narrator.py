@@ -27,7 +27,7 @@ _DOING = {
 
 
 class Narrator:
-    """Tells a terminal how a run goes; says nothing at all where there is no terminal."""
+    """Tells a terminal how a run goes; where there is none, it says nothing but that a promise was broken."""
 
     def __init__(self, console: Console, title: str, duration_ns: int) -> None:
         self._console = console
@@ -59,6 +59,9 @@ class Narrator:
             self._display.stop()
 
     def __call__(self, stage: str, detail: str) -> None:
+        if stage == "violation":
+            self._console.print(Text.assemble("  ", ("✘ ", "bold red"), detail), soft_wrap=True)
+            return
         if not self._live:
             return
         if stage in ("fault", "heal"):

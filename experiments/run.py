@@ -15,6 +15,8 @@ import msgspec
 
 from experiments.checking.check import Results, judge
 from experiments.checking.history import merge_histories
+from experiments.checking.live import LiveCheck, side_by_side
+from experiments.checking.raft_properties import Violation
 from experiments.folder import SCHEMA, Folder
 from experiments.report import write_report
 from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, place
@@ -26,10 +28,15 @@ from experiments.strikes import STRIKES, Strike
 WorldName: TypeAlias = Literal["emulated", "simulated"]
 
 
+#: Violations told of while a run plays: the first leads to the others.
+MOST_TOLD = 3
+
+
 class Run:
     """A scenario that is being played. Enter it with ``async with``; leaving it stops the clock and judges.
 
-    ``progress(stage, detail)`` is told of every stage: build, settle, run, fault, heal, check, report.
+    ``progress(stage, detail)`` is told of every stage: build, settle, run, fault, heal, violation, check, report. A
+    violation of what the system promises is told as soon as the nodes' traces show it.
     """
 
     results: Results
@@ -50,7 +57,9 @@ class Run:
         self.progress = progress
         self.placement = place(scenario.plan, scenario.system, scenario.workload, scenario.tenant)
         self.folder = Folder(out, scenario.name, scenario.seed)
-        self.world = _make_world(world, scenario, self.placement, self.folder)
+        self._told = 0
+        live = LiveCheck(scenario.system, self._tell)
+        self.world = _make_world(world, scenario, self.placement, self.folder, live)
         self.schedule = Schedule(scenario, self.world, self.folder.fault, progress, strikes)
         self._manifest: dict[str, Any] = {
             "schema": SCHEMA,
@@ -65,6 +74,11 @@ class Run:
             "placement": self.placement,
             **machine,
         }
+
+    def _tell(self, violation: Violation) -> None:
+        self._told += 1
+        if self._told <= MOST_TOLD:
+            self.progress("violation", side_by_side(violation, self.schedule.epoch))
 
     @property
     def path(self) -> Path:
@@ -179,15 +193,17 @@ class _Recorded(msgspec.Struct, frozen=True):
 # Each world is imported by whoever plays in it: one brings half a second of libraries, the other needs none of them.
 
 
-def _make_world(world: WorldName, scenario: Scenario, placement: dict[str, str], folder: Folder) -> Stage:
+def _make_world(
+    world: WorldName, scenario: Scenario, placement: dict[str, str], folder: Folder, live: LiveCheck
+) -> Stage:
     if world == "simulated":
         from experiments.simulation.recording import FolderRecorder
         from experiments.simulation.world import SimulatedWorld
 
-        return SimulatedWorld(scenario, placement, FolderRecorder(folder.path))
+        return SimulatedWorld(scenario, placement, FolderRecorder(folder.path, live))
     from experiments.emulation.world import EmulatedWorld
 
-    return EmulatedWorld(scenario, placement, folder)
+    return EmulatedWorld(scenario, placement, folder, live)
 
 
 def _strikes(world: WorldName) -> Mapping[type[Any], type[Strike]]:

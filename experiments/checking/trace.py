@@ -186,33 +186,56 @@ class Witness(msgspec.Struct, frozen=True, gc=False):
         return where | msgspec.to_builtins(self.event)
 
 
-def read_trace(path: Path) -> list[Witness]:
-    """The events of ``nodes/<name>/trace/<incarnation>.ndjson``. A last line cut off by a crash is left out, and so
-    are events that the schema does not know. Raises `TraceError`, and `OSError` when the file cannot be read.
-    """
-    node, incarnation = path.parent.parent.name, int(path.stem)
-    data = path.read_bytes()
-    decode = msgspec.json.Decoder(TraceEvent).decode
-    witnesses: list[Witness] = []
-    t = 0
-    for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            event = decode(line)
-        except msgspec.DecodeError as error:
-            if _is_of_another_schema(line):
-                continue
-            raise TraceError(f"{path}:{number}: not an event of a trace: {error}") from None
-        if event.t < t:
-            raise TraceError(f"{path}:{number}: t goes back, from {t} to {event.t}; one clock's time does not")
-        t = event.t
-        witnesses.append(Witness(node, incarnation, number, event))
-    if witnesses:
-        header = witnesses[0].event
+_decode = msgspec.json.Decoder(TraceEvent).decode
+
+
+class TraceReader:
+    """Reads ``nodes/<name>/trace/<incarnation>.ndjson``, also while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._node, self._incarnation = path.parent.parent.name, int(path.stem)
+        self._offset = self._line = self._t = 0
+
+    def read(self) -> list[Witness]:
+        """The events since it was read last. A last line that is not whole is left out, and so are events that the
+        schema does not know. Raises `TraceError`, and `OSError` when the file cannot be read.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        begins = self._line == 0
+        witnesses: list[Witness] = []
+        for line in whole.splitlines():
+            self._line += 1
+            try:
+                event = _decode(line)
+            except msgspec.DecodeError as error:
+                if _is_of_another_schema(line):
+                    continue
+                raise TraceError(f"{self.path}:{self._line}: not an event of a trace: {error}") from None
+            if event.t < self._t:
+                raise TraceError(
+                    f"{self.path}:{self._line}: t goes back, from {self._t} to {event.t}; one clock's time does not"
+                )
+            self._t = event.t
+            witnesses.append(Witness(self._node, self._incarnation, self._line, event))
+        if begins and witnesses:
+            self._check(witnesses[0].event)
+        return witnesses
+
+    def _check(self, header: TraceEvent) -> None:
         if not isinstance(header, Header) or header.schema != SCHEMA:
-            raise TraceError(f"{path}:1: expected the header of a trace of schema {SCHEMA}")
-        if (header.node, header.incarnation) != (node, incarnation):
-            raise TraceError(f"{path}:1: holds the trace of {header.node}, incarnation {header.incarnation}")
-    return witnesses
+            raise TraceError(f"{self.path}:1: expected the header of a trace of schema {SCHEMA}")
+        if (header.node, header.incarnation) != (self._node, self._incarnation):
+            raise TraceError(f"{self.path}:1: holds the trace of {header.node}, incarnation {header.incarnation}")
+
+
+def read_trace(path: Path) -> list[Witness]:
+    """All events in the trace at ``path``, as `TraceReader.read` has it."""
+    return TraceReader(path).read()
 
 
 def _is_of_another_schema(line: bytes) -> bool:

@@ -20,6 +20,8 @@ from typing import Any
 import msgspec
 
 from apps.raft.quorum import Configuration
+from experiments.checking.live import LiveCheck
+from experiments.checking.trace import TraceError
 from experiments.emulation import pcap
 from experiments.emulation.inside import Inside
 from experiments.emulation.metrics import Metrics, Sample
@@ -32,6 +34,9 @@ from topologies.impairment import Impairment
 from topologies.machine import find, probe_hardware, require
 from topologies.privileges import obstacles, probe
 from topologies.sandbox import PrivilegeError, Sandbox
+
+#: How often the nodes' traces are read while the workload runs.
+LOOKS_A_SECOND = 4
 
 #: How long a signal may take to have its effect, in seconds.
 SIGNALLED_S = 0.02
@@ -68,7 +73,7 @@ def _first_line(*command: str) -> str:
 class EmulatedWorld:
     """What strikes and runs need of the fabric (`experiments.stage.Stage`), and the processes in its hosts."""
 
-    def __init__(self, scenario: Scenario, placement: dict[str, str], folder: Folder) -> None:
+    def __init__(self, scenario: Scenario, placement: dict[str, str], folder: Folder, live: LiveCheck) -> None:
         self.scenario = scenario
         self.plan = scenario.plan
         self.placement = placement
@@ -76,7 +81,7 @@ class EmulatedWorld:
         self.nodes = scenario.system.names
         self.clients = scenario.workload.names
         self.folder = folder
-        self.watch = TraceWatch(folder.path, self.nodes)
+        self.watch = TraceWatch(folder.path, self.nodes, live)
         self._alive: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self._expected_exits: set[str] = set()
@@ -162,7 +167,6 @@ class EmulatedWorld:
         return calibration
 
     async def _lacks_a_leader(self) -> str:
-        self.watch.update()
         leader = self.leader()
         settled = leader is not None and self.watch.committed[0] == self.watch.roles[leader][1]
         return "" if settled else "no leader"
@@ -286,6 +290,7 @@ class EmulatedWorld:
                 f"{', '.join(left)} did not stop within {patience:.0f} s; see their logs in {self.folder.path}"
             )
         await self._stop_sampling()
+        self._look()
         self._metrics.close()
 
     async def _stop_sampling(self) -> None:
@@ -298,13 +303,21 @@ class EmulatedWorld:
     async def _sample(self) -> None:
         idle = _idle_share()
         while True:
-            await asyncio.sleep(1.0)
+            for _ in range(LOOKS_A_SECOND):
+                await asyncio.sleep(1.0 / LOOKS_A_SECOND)
+                self._look()
             moment = time.monotonic_ns() - self._epoch
             samples: list[Sample] = [(moment, *sample) for sample in await self._sandbox.call("sample")]
             headroom = idle()
             self._busy.append(headroom)
             samples.append((moment, "machine", "cpu_idle_share", headroom))
             self._metrics.write(samples)
+
+    def _look(self) -> None:
+        try:
+            self.watch.update(self.clock())
+        except TraceError as error:
+            raise WorldError(str(error)) from None
 
     def fidelity(self) -> dict[str, Any]:
         """What was left of the machine while the workload ran: mean and least share of idle processor time a second."""
@@ -318,7 +331,7 @@ class EmulatedWorld:
     # ---- what strikes ask for (experiments.strikes.World) --------------------------------------------------------
 
     def leader(self) -> str | None:
-        self.watch.update()
+        self._look()
         return self.watch.leader(node for node in self.nodes if node in self._alive)
 
     async def drop(self, grudge: Grudge) -> int:

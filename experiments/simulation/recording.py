@@ -19,10 +19,8 @@ from apps.workload import HistoryEvent
 from experiments.checking import trace as evidence
 from experiments.checking.binaries import Finding
 from experiments.checking.history import Event
-from experiments.checking.node_checks import properties_of
-from experiments.checking.quorum_properties import QuorumProperties
-from experiments.checking.raft_properties import Violation
-from experiments.checking.trace import TraceError, TraceEvent, Witness
+from experiments.checking.live import LiveCheck
+from experiments.checking.trace import TraceEvent, Witness
 from experiments.scenario import System
 
 
@@ -68,11 +66,18 @@ class TextRecorder:
 
 
 class FolderRecorder(TextRecorder):
-    """Writes the files too, into the folder of a run."""
+    """Writes the files too, into the folder of a run, and has what the nodes say checked."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, live: LiveCheck) -> None:
         super().__init__()
-        self._run = run
+        self._run, self._live = run, live
+
+    def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
+        super().node(moment, node, incarnation, event)
+        as_read = _AS_READ.get(type(event))
+        if as_read is not None:
+            line = len(self.files[f"nodes/{node}/trace/{incarnation}.ndjson"])
+            self._live.feed(Witness(node, incarnation, line, as_read(moment, event)))
 
     def wrote(self, path: str, line: bytes) -> None:
         if len(self.files[path]) == 1:
@@ -81,20 +86,17 @@ class FolderRecorder(TextRecorder):
             file.write(line)
 
 
-class OnlineRecorder:
+class OnlineRecorder(LiveCheck):
     """Keeps nothing as text: histories for their checker, and the nodes' traces checked as they grow.
 
-    ``violations`` of what ``system`` promises of every execution, in the order in which they were found;
-    ``broken_off``: why a trace could not be understood, if so. ``findings`` about binaries (`checking.binaries`).
+    ``findings`` about binaries (`checking.binaries`).
     """
 
     def __init__(self, system: System) -> None:
+        super().__init__(system)
         self.histories: dict[NodeId, list[Event]] = {}
         self.witnesses: list[Witness] = []
-        self.violations: list[Violation] = []
-        self.broken_off = ""
         self.findings: list[Finding] = []
-        self.properties = properties_of(system)
         self._lines: dict[tuple[NodeId, int], int] = {}
 
     def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int, protocol: str) -> None:
@@ -116,16 +118,7 @@ class OnlineRecorder:
         line = self._lines[node, incarnation] = self._lines.get((node, incarnation), 0) + 1
         witness = Witness(node, incarnation, line, event)
         self.witnesses.append(witness)
-        if self.properties is not None and not self.broken_off:
-            try:
-                self.violations += self.properties.feed(witness)
-            except TraceError as error:
-                self.broken_off = str(error)
-
-    def finish(self) -> None:
-        """The run is over: what is wrong with how it ended?"""
-        if isinstance(self.properties, QuorumProperties) and not self.broken_off:
-            self.violations += self.properties.finish()
+        self.feed(witness)
 
 
 #: What a node says, as it would be read from its trace (docs/trace.md).
