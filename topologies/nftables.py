@@ -30,28 +30,42 @@ _NETLINK_NETFILTER, _NFPROTO_BRIDGE, _NF_BR_FORWARD = 12, 7, 2
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = _SUBSYSTEM, _SUBSYSTEM | 2, _SUBSYSTEM | 3, _SUBSYSTEM | 6
+NFTA_TABLE_NAME = 1
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_TYPE = 1, 3, 4, 7
+NFTA_HOOK_HOOKNUM, NFTA_HOOK_PRIORITY = 1, 2
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 1, 2
+NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NF_DROP = 1, 2, 1, 0
+NFTA_META_DREG, NFTA_META_KEY = 1, 2
+NFTA_CMP_SREG, NFTA_CMP_OP, NFTA_CMP_DATA = 1, 2, 3
+NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN = 1, 2, 3, 4
+NFTA_BITWISE_SREG, NFTA_BITWISE_DREG, NFTA_BITWISE_LEN, NFTA_BITWISE_MASK, NFTA_BITWISE_XOR = 1, 2, 3, 4, 5
+NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
+NFTA_EXTHDR_TYPE, NFTA_EXTHDR_OFFSET, NFTA_EXTHDR_LEN, NFTA_EXTHDR_OP, NFTA_EXTHDR_SREG = 2, 3, 4, 6, 7
+
 _NFGENMSG = struct.Struct("!BBH")
 _CHAIN = b"forward\0"
 _REGISTER, _VERDICT_REGISTER = 1, 0
 _META_PROTOCOL, _META_OIF, _META_L4PROTO = 1, 5, 16
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _EQUAL, _NOT_EQUAL = 0, 1
-_TCP_FLAGS, _SYN = 13, 0x02
+_ETH_P_IP, _SOURCE_ADDRESS, _TCP_FLAGS, _SYN = 0x0800, 12, 13, 0x02
 _EXTHDR_TCPOPT, _TCPOPT_MSS = 1, 2
 
 
 def new_table(name: str) -> list[Message]:
     """A table whose rules see what the namespace's bridges forward."""
-    hook = _number(1, _NF_BR_FORWARD) + _number(2, 0)
-    chain = attribute(1, _text(name)) + attribute(3, _CHAIN) + nested(4, hook) + attribute(7, b"filter\0")
+    hook = _number(NFTA_HOOK_HOOKNUM, _NF_BR_FORWARD) + _number(NFTA_HOOK_PRIORITY, 0)
+    chain = attribute(NFTA_CHAIN_TABLE, _text(name)) + attribute(NFTA_CHAIN_NAME, _CHAIN)
+    chain += nested(NFTA_CHAIN_HOOK, hook) + attribute(NFTA_CHAIN_TYPE, b"filter\0")
     return [
-        _message(_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, attribute(1, _text(name)), f"table {name}"),
+        _message(_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, attribute(NFTA_TABLE_NAME, _text(name)), f"table {name}"),
         _message(_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, chain, f"chain of table {name}"),
     ]
 
 
 def delete_table(name: str) -> Message:
-    return _message(_DELTABLE, 0, attribute(1, _text(name)), f"removing table {name}")
+    return _message(_DELTABLE, 0, attribute(NFTA_TABLE_NAME, _text(name)), f"removing table {name}")
 
 
 def drop_rule(table: str, out: int, source: str) -> Message:
@@ -65,17 +79,21 @@ def clamp_rule(table: str, out: int, mss: int) -> Message:
     One that is lower stays (nft(8), ``tcp option maxseg size set``).
     """
     is_syn = [
-        _expression("meta", _number(2, _META_L4PROTO) + _number(1, _REGISTER)),
+        _meta(_META_L4PROTO),
         _compare(bytes([socket.IPPROTO_TCP])),
         _load(_TRANSPORT_HEADER, _TCP_FLAGS, 1),
         _mask(bytes([_SYN])),
         _compare(b"\0", _NOT_EQUAL),
     ]
     # The option's kind and length are its first two bytes (RFC 9293 §3.2), the size the next two.
-    option = attribute(2, bytes([_TCPOPT_MSS])) + _number(3, 2) + _number(4, 2) + _number(6, _EXTHDR_TCPOPT)
+    option = attribute(NFTA_EXTHDR_TYPE, bytes([_TCPOPT_MSS])) + _number(NFTA_EXTHDR_OP, _EXTHDR_TCPOPT)
+    size = _number(NFTA_EXTHDR_OFFSET, 2) + _number(NFTA_EXTHDR_LEN, 2)
     lower = [
-        _expression("immediate", _number(1, _REGISTER) + _value(2, struct.pack("!H", mss))),
-        _expression("exthdr", _number(7, _REGISTER) + option),
+        _expression(
+            "immediate",
+            _number(NFTA_IMMEDIATE_DREG, _REGISTER) + _value(NFTA_IMMEDIATE_DATA, struct.pack("!H", mss)),
+        ),
+        _expression("exthdr", option + size + _number(NFTA_EXTHDR_SREG, _REGISTER)),
     ]
     return _rule(table, f"clamping to {mss}", [*_leaves_by(out), *_is_ipv4(), *is_syn, *lower])
 
@@ -105,48 +123,52 @@ def commit(messages: Sequence[Message]) -> None:
 
 
 def _leaves_by(out: int) -> list[bytes]:
-    return [
-        _expression("meta", _number(2, _META_OIF) + _number(1, _REGISTER)),
-        _compare(struct.pack("=I", out)),
-    ]
+    return [_meta(_META_OIF), _compare(struct.pack("=I", out))]
 
 
 def _is_ipv4() -> list[bytes]:
-    return [
-        _expression("meta", _number(2, _META_PROTOCOL) + _number(1, _REGISTER)),
-        _compare(struct.pack("!H", 0x0800)),
-    ]
+    return [_meta(_META_PROTOCOL), _compare(struct.pack("!H", _ETH_P_IP))]
 
 
 def _source(address: str) -> list[bytes]:
-    return [_load(_NETWORK_HEADER, 12, 4), _compare(socket.inet_aton(address))]
+    return [_load(_NETWORK_HEADER, _SOURCE_ADDRESS, 4), _compare(socket.inet_aton(address))]
 
 
 def _drop() -> bytes:
-    verdict = nested(2, _number(1, 0))  # NF_DROP
-    return _expression("immediate", _number(1, _VERDICT_REGISTER) + nested(2, verdict))
+    verdict = nested(NFTA_DATA_VERDICT, _number(NFTA_VERDICT_CODE, NF_DROP))
+    return _expression(
+        "immediate", _number(NFTA_IMMEDIATE_DREG, _VERDICT_REGISTER) + nested(NFTA_IMMEDIATE_DATA, verdict)
+    )
+
+
+def _meta(key: int) -> bytes:
+    return _expression("meta", _number(NFTA_META_KEY, key) + _number(NFTA_META_DREG, _REGISTER))
 
 
 def _load(header: int, offset: int, length: int) -> bytes:
-    where = _number(2, header) + _number(3, offset) + _number(4, length)
-    return _expression("payload", _number(1, _REGISTER) + where)
+    where = _number(NFTA_PAYLOAD_BASE, header) + _number(NFTA_PAYLOAD_OFFSET, offset)
+    where += _number(NFTA_PAYLOAD_LEN, length)
+    return _expression("payload", _number(NFTA_PAYLOAD_DREG, _REGISTER) + where)
 
 
 def _mask(bits: bytes) -> bytes:
-    registers = _number(1, _REGISTER) + _number(2, _REGISTER) + _number(3, len(bits))
-    return _expression("bitwise", registers + _value(4, bits) + _value(5, bytes(len(bits))))
+    registers = _number(NFTA_BITWISE_SREG, _REGISTER) + _number(NFTA_BITWISE_DREG, _REGISTER)
+    masked = _value(NFTA_BITWISE_MASK, bits) + _value(NFTA_BITWISE_XOR, bytes(len(bits)))
+    return _expression("bitwise", registers + _number(NFTA_BITWISE_LEN, len(bits)) + masked)
 
 
 def _compare(value: bytes, how: int = _EQUAL) -> bytes:
-    return _expression("cmp", _number(1, _REGISTER) + _number(2, how) + _value(3, value))
+    operation = _number(NFTA_CMP_SREG, _REGISTER) + _number(NFTA_CMP_OP, how)
+    return _expression("cmp", operation + _value(NFTA_CMP_DATA, value))
 
 
 def _expression(name: str, data: bytes) -> bytes:
-    return nested(1, attribute(1, _text(name)) + nested(2, data))
+    return nested(NFTA_LIST_ELEM, attribute(NFTA_EXPR_NAME, _text(name)) + nested(NFTA_EXPR_DATA, data))
 
 
 def _rule(table: str, about: str, expressions: Sequence[bytes]) -> Message:
-    payload = attribute(1, _text(table)) + attribute(2, _CHAIN) + nested(4, b"".join(expressions))
+    payload = attribute(NFTA_RULE_TABLE, _text(table)) + attribute(NFTA_RULE_CHAIN, _CHAIN)
+    payload += nested(NFTA_RULE_EXPRESSIONS, b"".join(expressions))
     return _message(_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, payload, f"{about} in table {table}")
 
 
@@ -155,7 +177,7 @@ def _message(kind: int, flags: int, attributes: bytes, about: str) -> Message:
 
 
 def _value(kind: int, value: bytes) -> bytes:
-    return nested(kind, attribute(1, value))
+    return nested(kind, attribute(NFTA_DATA_VALUE, value))
 
 
 def _number(kind: int, value: int) -> bytes:
