@@ -196,6 +196,7 @@ class EmulatedWorld:
     async def _start_captures(self, deadline: float) -> None:
         """Capture what the scenario asks for; returns when every tcpdump listens."""
         if self.scenario.captures:
+            require("tcpdump")
             self.folder.directory("pcap")
         for direction in self.scenario.captures:
             receiver = self.plan.ends(direction)[1].node
