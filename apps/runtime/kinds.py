@@ -137,6 +137,18 @@ def _heartbeat(config: Config) -> Kind:
     )
 
 
+def _failover(config: Config) -> Kind:
+    from apps.failover import Failover, FailoverConfig
+
+    _needs_listen(config)
+    settings = parameters(config, FailoverConfig)
+    return Kind(
+        protocol="failover",
+        make=lambda: Failover(config.node, config.nodes, settings),
+        message=Failover.Message,
+    )
+
+
 def _phi(config: Config) -> Kind:
     from apps.detectors import Accrual, Beat, Heartbeats, PhiConfig
 
@@ -232,6 +244,7 @@ _KINDS: dict[str, Callable[[Config], Kind]] = {
     "swim": swim,
     "heartbeat": _heartbeat,
     "phi": _phi,
+    "failover": _failover,
     "maelstrom": _maelstrom,
     "lin-kv": _lin_kv,
     "echo": _echo,

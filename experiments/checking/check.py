@@ -34,9 +34,22 @@ from experiments.checking.results import (
     exit_status,
     overall,
 )
+from experiments.checking.takeover import takeover_checks
 from experiments.checking.timing import doubted, timed, timing_checks
 from experiments.phrases import count, seconds, span
-from experiments.scenario import Echo, Expect, Heartbeat, NoWorkload, Phi, Raft, Register, Swim, System, Workload
+from experiments.scenario import (
+    Echo,
+    Expect,
+    Failover,
+    Heartbeat,
+    NoWorkload,
+    Phi,
+    Raft,
+    Register,
+    Swim,
+    System,
+    Workload,
+)
 
 __all__ = ["Results", "check_path", "judge", "judge_history"]
 
@@ -127,6 +140,8 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         silent = silences(faults, nodes, manifest.placement, expect.detection or 0)
         detection = measure(traced, silent, nodes, manifest.epoch, system.memory, sent_bytes(run))
         clients = detection_checks(detection, expect, faults)
+    if isinstance(system, Failover):
+        clients = takeover_checks(traced, system.config.shards, manifest.epoch, expect)
     checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     results = _results(checks, reasons, told, None if idle else availability, leaders, fidelity)
@@ -216,6 +231,8 @@ _BROKEN = {
     "stale_reads": "Reads were stale",
     "detection": "A failure was not found in time",
     "reinstatement": "Who was back was not taken back in time",
+    "OneOwner": "Two nodes served the same shard",
+    "takeover": "Work was not taken over in time",
     "false_positives": "Too many were taken for failed who were not",
 }
 

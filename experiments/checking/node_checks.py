@@ -12,9 +12,10 @@ from experiments.checking.fault_record import FaultRecord
 from experiments.checking.quorum_properties import QuorumProperties
 from experiments.checking.raft_properties import PROPERTIES, RaftProperties, Violation
 from experiments.checking.results import Check, Leader
+from experiments.checking.takeover import OneOwner
 from experiments.checking.trace import Role, TraceError, Witness, in_order, read_traces
 from experiments.phrases import count
-from experiments.scenario import Quorum, Raft, System
+from experiments.scenario import Failover, Quorum, Raft, System
 
 _HELD: dict[str, str] = {
     "ElectionSafety": "no term had two leaders; {terms} had one",
@@ -34,19 +35,22 @@ _HELD: dict[str, str] = {
 }
 
 
-def properties_of(system: System) -> RaftProperties | QuorumProperties | None:
+def properties_of(system: System) -> RaftProperties | QuorumProperties | OneOwner | None:
     """What is promised of every execution of ``system``, to be fed its nodes' events; None where that is nothing."""
     match system:
         case Raft():
             return RaftProperties()
         case Quorum(config=config):
             return QuorumProperties(system.names, config)
+        case Failover():
+            return OneOwner()
     return None
 
 
 def trace_checks(run: Path, system: System) -> tuple[list[Witness], list[Check]]:
-    """The events of all traces in order, and what is promised of them."""
+    """The events of all traces in order, and what is promised of them; of shards, see `takeover`."""
     properties = properties_of(system)
+    properties = None if isinstance(properties, OneOwner) else properties
     names: Sequence[str] = PROPERTIES if isinstance(properties, RaftProperties) else quorum_properties.PROPERTIES
     try:
         traces = read_traces(run)

@@ -140,6 +140,16 @@ class Believe(_Event, tag="believe", frozen=True, gc=False):
     incarnation: int
 
 
+class Lease(_Event, tag="lease", frozen=True, gc=False):
+    shards: list[int]
+    lasts: int
+
+
+class Weigh(_Event, tag="weigh", frozen=True, gc=False):
+    member: str
+    weight: float
+
+
 class Load(_Event, tag="load", frozen=True, gc=False):
     sent: int
     received: int
@@ -164,6 +174,8 @@ TraceEvent: TypeAlias = (
     | Handoff
     | Believe
     | Load
+    | Lease
+    | Weigh
 )
 
 _KNOWN = {kind.__struct_config__.tag for kind in get_args(TraceEvent)}

@@ -18,7 +18,7 @@ from experiments.scenario.process_faults import (
     Pause,
     SlowDisk,
 )
-from experiments.scenario.systems import Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
+from experiments.scenario.systems import Failover, Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
 from experiments.scenario.topology import Dataplane
 from experiments.scenario.whole import Requirement, Scenario, load, parse, stretched
 from experiments.scenario.workloads import Echo, NoWorkload, Register, Workload
@@ -32,6 +32,7 @@ __all__ = [
     "Drift",
     "Echo",
     "Expect",
+    "Failover",
     "Fault",
     "Flap",
     "FullDisk",

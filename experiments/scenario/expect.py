@@ -17,7 +17,8 @@ class Expect(msgspec.Struct, frozen=True):
     succeed. ``leader_changes``: the most changes of leader from start to end. ``stale_reads``: the most reads that
     miss a write acknowledged before they began; ``staleness``: how long ago that may have been. ``detection``: a node
     that falls silent is taken for failed by all that can tell within this time; ``reinstatement``: and for alive again
-    after it is back; ``false_positives``: the most judgements that a node which can be reached has failed.
+    after it is back; ``false_positives``: the most judgements that a node which can be reached has failed;
+    ``takeover``: the longest time that a shard of the work is served by nobody.
     """
 
     linearizable: bool = True
@@ -30,10 +31,11 @@ class Expect(msgspec.Struct, frozen=True):
     detection: int | None = None
     reinstatement: int | None = None
     false_positives: int | None = None
+    takeover: int | None = None
 
     def stretched(self, factor: float) -> Expect:
         """Every duration times ``factor``."""
-        names = ("recovery", "election", "staleness", "detection", "reinstatement")
+        names = ("recovery", "election", "staleness", "detection", "reinstatement", "takeover")
         spans = {name: span for name in names if (span := getattr(self, name)) is not None}
         return msgspec.structs.replace(self, **{name: round(span * factor) for name, span in spans.items()})
 
@@ -51,6 +53,7 @@ def read_expect(table: Table, system: System) -> Expect:
         detection=table.take("detection", positive_duration, default=None),
         reinstatement=table.take("reinstatement", positive_duration, default=None),
         false_positives=table.take("false_positives", whole(0), default=None),
+        takeover=table.take("takeover", positive_duration, default=None),
     )
     if expect.linearizable and not system.linearizable:
         table.wrong(

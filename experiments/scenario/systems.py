@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import msgspec
 
 from apps.detectors import DetectorConfigError, HeartbeatConfig, PhiConfig, SwimConfig
+from apps.failover import FailoverConfig, FailoverConfigError
 from apps.quorum import QuorumConfig, QuorumConfigError
 from experiments.scenario.reading import (
     Table,
@@ -25,7 +26,7 @@ from experiments.scenario.reading import (
     texts,
     whole,
 )
-from topologies.units import UnitError, format_duration
+from topologies.units import UnitError, format_duration, parse_share
 
 #: A node dials a peer anew that has been silent for this many of its longest election timeouts.
 SILENT_TIMEOUTS = 2
@@ -219,7 +220,9 @@ def _quorum(table: Table) -> Quorum:
 # Failure detectors: the nodes are the members, and watch each other
 
 
-class _Detector(msgspec.Struct, frozen=True, tag_field="kind"):
+class _Unasked(msgspec.Struct, frozen=True, tag_field="kind"):
+    """What nodes have in common that no client asks for anything."""
+
     nodes: int = 5
     placement: tuple[str, ...] = ()
     implementation: str = ""
@@ -249,7 +252,7 @@ class _Detector(msgspec.Struct, frozen=True, tag_field="kind"):
         return "client"
 
 
-class Heartbeat(_Detector, frozen=True, tag="heartbeat"):
+class Heartbeat(_Unasked, frozen=True, tag="heartbeat"):
     """Everybody beats, and is given up after a fixed silence (`apps.detectors.heartbeat`)."""
 
     config: HeartbeatConfig = HeartbeatConfig()
@@ -274,7 +277,7 @@ class Heartbeat(_Detector, frozen=True, tag="heartbeat"):
         return msgspec.structs.replace(self, config=_stretched(self.config, _HEARTBEAT, factor))
 
 
-class Phi(_Detector, frozen=True, tag="phi"):
+class Phi(_Unasked, frozen=True, tag="phi"):
     """Everybody beats, and is given up after a silence unlikely enough (`apps.detectors.phi`)."""
 
     config: PhiConfig = PhiConfig()
@@ -299,7 +302,7 @@ class Phi(_Detector, frozen=True, tag="phi"):
         return msgspec.structs.replace(self, config=_stretched(self.config, _PHI, factor))
 
 
-class Swim(_Detector, frozen=True, tag="swim"):
+class Swim(_Unasked, frozen=True, tag="swim"):
     """Each probes one other a period, and tells the others what it found (`apps.detectors.swim`)."""
 
     config: SwimConfig = SwimConfig()
@@ -323,10 +326,10 @@ class Swim(_Detector, frozen=True, tag="swim"):
         return msgspec.structs.replace(self, config=_stretched(self.config, _SWIM, factor))
 
 
-D = TypeVar("D", Heartbeat, Phi, Swim)
+D = TypeVar("D", Heartbeat, Phi, Swim, "Failover")
 
 
-def _detector(kind: type[D], parsers: _Parsers) -> Callable[[Table], D]:
+def _unasked(kind: type[D], parsers: _Parsers) -> Callable[[Table], D]:
     def read(table: Table) -> D:
         return kind(
             nodes=table.take("nodes", whole(2), default=5),
@@ -432,6 +435,30 @@ def _command(value: object) -> tuple[str, ...]:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Failing over
+
+
+class Failover(_Unasked, frozen=True, tag="failover"):
+    """The first node gives the work's shards to the others, as long as they are there (`apps.failover`)."""
+
+    config: FailoverConfig = FailoverConfig()
+
+    @property
+    def silence(self) -> int:
+        return SILENT_INTERVALS * self.config.interval
+
+    @property
+    def timeouts(self) -> tuple[int, int]:
+        return self.config.lease - self.config.interval, self.config.lease
+
+    def process(self) -> dict[str, Any]:
+        return {"kind": self.implementation or "failover", **msgspec.to_builtins(self.config)}
+
+    def stretched(self, factor: float) -> Failover:
+        return msgspec.structs.replace(self, config=_stretched(self.config, _FAILOVER, factor))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Settings of cores that check themselves
 
 _Parsers: TypeAlias = Mapping[str, Callable[[Any], Any]]
@@ -462,6 +489,16 @@ _PHI: _Parsers = {
     "least_deviation": positive_duration,
 }
 
+_FAILOVER: _Parsers = {
+    "shards": whole(1),
+    "interval": positive_duration,
+    "lease": positive_duration,
+    "drift": parse_share,
+    "ramp": positive_duration,
+    "first_weight": parse_share,
+    "virtual_nodes": whole(1),
+}
+
 _SWIM: _Parsers = {
     "interval": positive_duration,
     "probe_timeout": positive_duration,
@@ -485,7 +522,7 @@ def _settings(table: Table, default: C, parsers: _Parsers) -> C:
     given = {name: table.take(name, parse, default=getattr(default, name)) for name, parse in parsers.items()}
     try:
         return type(default)(**given)
-    except (QuorumConfigError, DetectorConfigError) as error:
+    except (QuorumConfigError, DetectorConfigError, FailoverConfigError) as error:
         first = str(error).split()[0]
         table.wrong(first if first in parsers else next(iter(parsers)), str(error))
         return default
@@ -500,14 +537,15 @@ def _named(nodes: int) -> tuple[str, ...]:
     return tuple(f"n{number}" for number in range(1, nodes + 1))
 
 
-System: TypeAlias = Raft | Quorum | Swim | Heartbeat | Phi | Maelstrom
+System: TypeAlias = Raft | Quorum | Swim | Heartbeat | Phi | Failover | Maelstrom
 
 _KINDS: dict[str, Callable[[Table], System]] = {
     "raft": _raft,
     "quorum": _quorum,
-    "swim": _detector(Swim, _SWIM),
-    "heartbeat": _detector(Heartbeat, _HEARTBEAT),
-    "phi": _detector(Phi, _PHI),
+    "swim": _unasked(Swim, _SWIM),
+    "heartbeat": _unasked(Heartbeat, _HEARTBEAT),
+    "phi": _unasked(Phi, _PHI),
+    "failover": _unasked(Failover, _FAILOVER),
     "maelstrom": _maelstrom,
 }
 

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from apps.detectors import trace as detectors
+from apps.failover import trace as failover
 from apps.maelstrom.bridge import Gone, Rejected
 from apps.process import Nanoseconds, NodeId
 from apps.quorum import trace as quorum
@@ -140,4 +141,6 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     quorum.HandedOver: lambda t, said: evidence.Handoff(t, said.key, said.owner),
     detectors.Believed: lambda t, said: evidence.Believe(t, said.member, said.standing, said.incarnation),
     detectors.Load: lambda t, said: evidence.Load(t, said.sent, said.received),
+    failover.Leased: lambda t, said: evidence.Lease(t, said.shards, said.lasts),
+    failover.Weighed: lambda t, said: evidence.Weigh(t, said.member, said.weight),
 }

@@ -18,10 +18,11 @@ from experiments.checking.fault_record import Step, gather
 from experiments.checking.history import Event, History, HistoryError, merge, operations
 from experiments.checking.node_checks import who_led
 from experiments.checking.results import Availability, Check, Detection, Leader, Staleness, Valid
+from experiments.checking.takeover import takeover_checks
 from experiments.checking.timing import timed, timing_checks
 from experiments.checking.trace import in_order
 from experiments.phrases import seconds
-from experiments.scenario import Echo, Heartbeat, Phi, Scenario, Swim, place
+from experiments.scenario import Echo, Failover, Heartbeat, Phi, Scenario, Swim, place
 from experiments.schedule import LEAD_IN_NS, Schedule
 from experiments.simulation.faults import SIMULATED_STRIKES
 from experiments.simulation.kernel import Loop
@@ -157,6 +158,9 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
         detection = measure(in_order([recorder.witnesses]), silent, system.names, played.epoch, system.memory)
         found = detection_checks(detection, expect, faults)
         broken += (f"{check.name}: {check.summary}" for check in found if check.valid is False)
+    if isinstance(system, Failover):
+        taken = takeover_checks(list(in_order([recorder.witnesses])), system.config.shards, played.epoch, expect)
+        broken += (f"{check.name}: {check.summary}" for check in taken if check.valid is False)
     try:
         done = operations(_history(recorder, played.epoch))
         if not done:
