@@ -95,7 +95,10 @@ class Raft(MembershipChanges):
         self._now = now
         effects: list[Effect] = []
         self._effects = effects
-        self._events[type(event)](event)
+        kind = type(event)
+        if kind is not Received and kind is not Idle:
+            self._settled = False
+        self._events[kind](event)
         return effects
 
     def _on_timer(self, event: TimerFired) -> None:
@@ -133,16 +136,22 @@ class Raft(MembershipChanges):
         sender, message = event.sender, event.message
         if sender == self.node or sender not in self._nodes:
             return
+        kind = type(message)
+        if kind is not Heartbeat and kind is not HeartbeatReply:  # most of these change nothing; what does says so
+            self._settled = False
         if message.term > self.term and self._raises_term(message):
-            is_leaders = type(message) is Append or type(message) is Heartbeat
+            is_leaders = kind is Append or kind is Heartbeat
             self._become_follower(message.term, sender if is_leaders else None)
-        self._messages[type(message)](sender, message)
+        self._messages[kind](sender, message)
 
     def _raises_term(self, message: messages.Message) -> bool:
         """Whether a later term in ``message`` is one to join: a candidate's may be only asked for, or unwelcome."""
         return type(message) is not RequestVote or not (message.pre or self._denies(message))
 
     def _on_idle(self, _: Idle) -> None:
+        if self._settled:
+            return
+        self._settled = True
         if self.role is Role.LEADER:
             self._append_proposals()
             self._advance_commit()

@@ -109,6 +109,8 @@ class Node:
         self._durable = 0  # entries up to here are on disk
         self._held: deque[_Held] = deque()
 
+        self._settled = False  # nothing has happened since the last Idle that it would find work in
+
         self._now: Nanoseconds = 0
         self._effects: list[Effect] = []
         self._messages: dict[type[Any], Callable[[NodeId, Any], None]] = {}
@@ -163,6 +165,7 @@ class Node:
 
     def _save_state(self, term: int, vote: NodeId | None) -> None:
         """Take on a term and a vote; what is said from now on waits until they are on disk."""
+        self._settled = False
         self.term, self.vote = term, vote
         self._records.append(HardState(term, vote))
         self._state_token = self._token + 1
@@ -228,6 +231,7 @@ class Node:
         self._effects.append(Reply(request.client, request.request, result))
 
     def _set_role(self, role: Role) -> None:
+        self._settled = False
         self.role = role
         self._trace(trace.RoleChanged(role, self.term, self.log.last, self.log.last_term))
 

@@ -62,9 +62,10 @@ class Progress:
             return
         self._restart(streaming=False)
 
-    def answered_heartbeat(self) -> None:
-        """It is there: if the probe was lost, the next one may go."""
-        self._awaiting = False
+    def answered_heartbeat(self) -> bool:
+        """It is there: if the probe was lost, the next one may go. Returns whether it had to wait for that."""
+        awaited, self._awaiting = self._awaiting, False
+        return awaited
 
     def has_stalled(self) -> bool:
         """Whether nothing of what is in flight was answered since this was asked last: it may be lost."""

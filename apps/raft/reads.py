@@ -26,7 +26,7 @@ from typing import NamedTuple
 from apps import kv
 from apps.process import Nanoseconds, NodeId, Requested
 from apps.raft.config import RaftConfig
-from apps.raft.messages import ReadIndex, ReadIndexReply
+from apps.raft.messages import HeartbeatReply, ReadIndex, ReadIndexReply
 from apps.raft.node import Role
 from apps.raft.snapshots import Snapshots
 
@@ -84,6 +84,11 @@ class Reads(Snapshots):
         self._read_rounds.clear()
 
     # ---- at the leader -------------------------------------------------------------------------------------------
+
+    def _on_heartbeat_reply(self, sender: NodeId, reply: HeartbeatReply) -> None:
+        super()._on_heartbeat_reply(sender, reply)
+        if self._read_rounds:
+            self._settled = False
 
     def _start_reads(self) -> None:
         """See to it that the reads that came in will be vouched for: by the lease, or by a round of heartbeats.

@@ -99,7 +99,8 @@ class Replication(Elections):
         if progress is None:
             return
         progress.round = max(progress.round, reply.round)
-        progress.answered_heartbeat()
+        if progress.answered_heartbeat():
+            self._settled = False
 
     # ---- the leader's log to its followers (thesis §10.2) --------------------------------------------------------
 
@@ -220,6 +221,7 @@ class Replication(Elections):
 
     def _learn_commit(self, index: int) -> None:
         if index > self.commit:
+            self._settled = False
             self.commit = index
             self._trace(trace.Committed(index, self.term))
 
@@ -237,5 +239,6 @@ class Replication(Elections):
                 self._uncommitted_bytes -= len(entry.command)
                 self._reply(self._waiting.popleft(), result)
         self.applied = self.commit
+        self._settled = False  # a snapshot may be due
         while len(self._configurations) > 1 and self._configurations[1].index <= self.applied:
             del self._configurations[0]
