@@ -15,6 +15,7 @@ from experiments.scenario import (
     Disorder,
     Drift,
     Expect,
+    Flap,
     FullDisk,
     Heartbeat,
     Impair,
@@ -104,6 +105,11 @@ def _link_down(scenario: Scenario, random: Random, at: int, lasts: int) -> LinkD
     return LinkDown((_pick(random, (link, f"{near}-*")),), at, lasts)
 
 
+def _flap(scenario: Scenario, random: Random, at: int, lasts: int) -> Flap:
+    period = lasts // _pick(random, (2, 5))
+    return Flap((_link(scenario, random),), period, _pick(random, (0.2, 0.5, 0.8)), period // 20, at, lasts)
+
+
 def _impair(scenario: Scenario, random: Random, at: int, lasts: int) -> Impair:
     delay = _pick(random, (0, 2, 20, 100)) * _MILLISECOND
     impairment = Impairment(
@@ -168,6 +174,7 @@ _KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (
     _kill,
     _kill,
     _link_down,
+    _flap,
     _impair,
     _mute,
     _pause,

@@ -61,4 +61,4 @@ def test_faults_of_every_kind_are_written_as_they_are_read_back() -> None:
         scenario = with_random_faults(short(seconds=8).with_seed(seed))
         assert parse(to_toml(scenario, "")).faults == scenario.faults
         kinds.update(map(type, scenario.faults))
-    assert len(kinds) == 12
+    assert len(kinds) == 13
