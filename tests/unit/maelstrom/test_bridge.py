@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.maelstrom.bridge import (
@@ -224,6 +224,7 @@ def test_services_answer_at_the_first_node_and_from_there() -> None:
     assert answer["body"] == {"type": "read_ok", "value": 1, "in_reply_to": 4}
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(lines, st.just(b'{"src":"n2","dest":"lin-kv","body":{"type":"cas","msg_id":1}}')), max_size=5)
 )

@@ -49,7 +49,7 @@ def played(make: Make, seed: int, happened: list[tuple[int, str, int]], write: C
     return nodes
 
 
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), steps)
 def test_after_the_heal_every_node_has_every_element_ever_added(
     seed: int, happened: list[tuple[int, str, int]]
@@ -60,7 +60,7 @@ def test_after_the_heal_every_node_has_every_element_ever_added(
         assert sorted(read(nodes, name).value) == added
 
 
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), steps)
 def test_after_the_heal_every_node_counts_the_same_sum_up_and_down(
     seed: int, happened: list[tuple[int, str, int]]

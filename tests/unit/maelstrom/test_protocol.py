@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.maelstrom.protocol import MAX_DEPTH, Code, LineError, LineReader, decode, encode, is_definite
@@ -47,6 +47,7 @@ lines = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(lines)
 def test_any_bytes_are_a_message_or_an_error_and_nothing_else(line: bytes) -> None:
     try:
@@ -60,6 +61,7 @@ def test_any_bytes_are_a_message_or_an_error_and_nothing_else(line: bytes) -> No
     assert "\n" not in str(error)
 
 
+@settings(deadline=None)
 @given(messages)
 def test_every_message_is_read_as_it_was_written(written: dict) -> None:  # type: ignore[type-arg]
     message = decode(json.dumps(written, ensure_ascii=False, default=str).encode(errors="surrogatepass"))
@@ -69,6 +71,7 @@ def test_every_message_is_read_as_it_was_written(written: dict) -> None:  # type
     assert message.in_reply_to == written["body"].get("in_reply_to")
 
 
+@settings(deadline=None)
 @given(st.integers(MAX_DEPTH - 5, MAX_DEPTH + 5), st.sampled_from(["[", '{"a":']))
 def test_what_lies_too_deep_is_refused_before_it_can_exhaust_a_stack(depth: int, opening: str) -> None:
     closing = "]" if opening == "[" else "}"
@@ -85,6 +88,7 @@ def test_a_hundred_thousand_brackets_are_an_error_like_any_other() -> None:
         decode(b"[" * 100_000)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40).filter(lambda line: b"\n" not in line)), st.lists(st.integers(1, 30)))
 def test_lines_do_not_depend_on_how_the_stream_is_cut(whole: list[bytes], cuts: list[int]) -> None:
     stream = b"\n".join(whole)
@@ -99,6 +103,7 @@ def test_lines_do_not_depend_on_how_the_stream_is_cut(whole: list[bytes], cuts: 
     ]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(0, 200), st.integers(1, 7))
 def test_a_line_that_is_too_long_is_skipped_and_the_next_one_read(longest: int, length: int, step: int) -> None:
     reader = LineReader(longest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.maelstrom.protocol import Message
@@ -16,6 +16,7 @@ def ask(services: Services, service: str, client: str = "n1", **body: Any) -> di
     return services.answer(Message(client, service, body))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["lin-kv", "seq-kv", "lww-kv"]), st.integers(0, 99))
 def test_a_store_of_one_client_is_a_map_where_it_is_not_the_last_writer_that_wins(service: str, seed: int) -> None:
     services = Services(Random(seed))
@@ -44,6 +45,7 @@ def test_the_clock_only_rises() -> None:
     assert times == sorted(set(times))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**16))
 def test_a_reader_of_seq_kv_may_be_behind_but_never_goes_back(seed: int) -> None:
     services = Services(Random(seed))
