@@ -125,11 +125,12 @@ class EmulatedWorld:
     ) -> None:
         self._died.clear()
         captures = [pcap.process_of(direction) for direction in self._capturing]
-        self._expected_exits.update(self.nodes, self.clients, captures)
+        self._expected_exits.update(self.nodes, self.clients, captures, ["controller"])
         try:
             await self._stop_sampling()
             if error is None:
                 await self._sandbox.call("end", [*self.nodes, *self.clients, *captures])
+                await self._sandbox.call("end_switches")
         finally:
             await self._stack.aclose()
             epoch = time.time_ns() - time.monotonic_ns() + self._epoch
