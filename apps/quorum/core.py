@@ -110,6 +110,7 @@ class Quorum:
         self._counter = 0
         self._written: dict[str, Versions] = {}  # what this actor has coordinated, see `versions`
         self._waiting: list[Requested] | None = []  # requests that came before the boot was on disk
+        self._taken: dict[NodeId, int] = {}  # the last request taken of each client
         self._number = 0
         self._operations: dict[int, _Operation] = {}
         self._handing: dict[int, tuple[NodeId, str, Versions]] = {}
@@ -127,7 +128,9 @@ class Quorum:
         match event:
             case Received(sender, message) if sender in self._peers:
                 self._on_message(sender, message)
-            case Requested():
+            case Requested(client, request) if request > self._taken.get(client, -1):
+                # A copy of a write would be another write, so a request counts once, and not after a later one.
+                self._taken[client] = request
                 self._on_request(event)
             case TimerFired(timer):
                 self._on_timer(timer)

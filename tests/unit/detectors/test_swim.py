@@ -208,3 +208,16 @@ def test_messages_of_strangers_and_about_strangers_are_ignored() -> None:
 def test_a_configuration_that_cannot_work_is_refused(settings: dict[str, int], words: str) -> None:
     with pytest.raises(DetectorConfigError, match=words):
         SwimConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_who_missed_a_refutation_gets_it_with_the_next_message() -> None:
+    member = Swim("me", Roster(["me", "a", "b", "c"]), SwimConfig(), Random(1))
+    member.handle(0, Started())
+    accusation = Update("me", Standing.SUSPECT, 0, "c")
+    member.handle(1, Received("c", Ack(0, [accusation])))
+    refutation = Update("me", Standing.ALIVE, 1, "me")
+    for number in range(40):  # until it has been told to as many as it is told to
+        member.handle(2 + number, Received("a", Ping(number, [])))
+    effects = member.handle(50, Received("b", Ack(0, [accusation])))
+    told = [effect.message.gossip for effect in effects if isinstance(effect, Send) and effect.to == "b"]
+    assert [refutation] in [list(gossip) for gossip in told]

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from apps import kv
-from apps.process import NodeId
+from apps.process import NodeId, Requested
 from apps.quorum import Found, Get, Put, Quorum, QuorumConfig, QuorumConfigError
 from apps.quorum.trace import Acknowledged, HandedOver, Repaired, Synchronised
 from experiments.checking.linearizability import check
@@ -238,3 +238,15 @@ def test_compare_and_set_is_refused_with_the_reason() -> None:
 def test_a_store_with_fewer_nodes_than_copies_is_refused() -> None:
     with pytest.raises(QuorumConfigError, match="n is 3, but there are only 2 nodes"):
         Quorum("n1", ["n1", "n2"], STRICT, Random(1))
+
+
+def test_a_copy_of_a_write_that_the_network_made_is_not_another_write() -> None:
+    cluster = Cluster(ABD)
+    first = cluster.command("n1", kv.Write("k", "old"))
+    cluster.run(50 * MS)
+    assert cluster.replies[first] == kv.Done()
+    assert cluster.do("n2", kv.Write("k", "new")) == kv.Done()
+    node: Quorum = cluster.process("n1")
+    copy = Requested("client", first, kv.Command("s", 1, 0, kv.Write("k", "old")))
+    assert node.handle(cluster.now, copy) == []
+    assert cluster.do("n3", kv.Read("k")) == kv.Done("new")

@@ -1,0 +1,92 @@
+"""Quorum stores, failure detectors and failing over in the simulator: what is shipped holds, and mutants are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from experiments.scenario import Swim, load
+from experiments.simulation.campaign import prepared
+from experiments.simulation.seed import Outcome, play_seed
+from tests.unit.simulation import leaderless
+
+SCENARIOS = Path(__file__).parents[3] / "experiments" / "scenarios"
+
+
+def played(name: str) -> Outcome:
+    return play_seed(load(SCENARIOS / f"{name}.toml"))
+
+
+def test_a_strict_store_refuses_what_a_partial_one_answers_from_the_past() -> None:
+    strict, partial = played("quorum-partition-strict"), played("quorum-partition-partial")
+    assert (strict.valid, partial.valid) == (True, True)
+    assert strict.availability
+    assert strict.availability.failed > 50
+    assert strict.staleness is None  # it is linearizable, which says more
+    assert partial.availability
+    assert partial.availability.share == 1.0
+    assert partial.staleness
+    assert partial.staleness.stale > 50
+
+
+def test_a_sloppy_store_serves_both_sides_of_a_partition_and_loses_nothing() -> None:
+    sloppy = played("quorum-sloppy")
+    assert sloppy.valid is True
+    assert sloppy.availability
+    assert (sloppy.availability.share, sloppy.lost_writes) == (1.0, 0)
+    assert sloppy.staleness
+    assert min(sloppy.staleness.stale, sloppy.staleness.siblings) > 50
+
+
+@pytest.mark.parametrize("name", ["detector-grey-link", "detector-one-way-loss", "detector-slow-host"])
+def test_failures_are_found_and_what_is_none_is_not_taken_for_one(name: str) -> None:
+    outcome = played(name)
+    assert outcome.valid is True, outcome.broken
+    assert outcome.detection
+    assert outcome.detection.detected
+    assert outcome.detection.false_positives == 0
+
+
+def test_without_lifeguard_a_slow_host_takes_others_for_failed() -> None:
+    scenario = load(SCENARIOS / "detector-slow-host.toml")
+    assert isinstance(scenario.system, Swim)
+    plain = msgspec.structs.replace(scenario.system.config, local_health=False, dynamic_suspicion=False, buddy=False)
+    scenario = msgspec.structs.replace(scenario, system=msgspec.structs.replace(scenario.system, config=plain))
+    mistakes = [
+        outcome.detection.false_positives
+        for seed in range(13, 21)
+        if (outcome := play_seed(scenario.with_seed(seed))).detection
+    ]
+    assert sum(mistakes) > 0
+
+
+def test_shards_of_a_failed_node_are_served_by_others_and_given_back() -> None:
+    assert played("failover-shards").valid is True
+
+
+def test_stores_and_detectors_bear_random_faults() -> None:
+    for scenario in (leaderless.store(), leaderless.group()):
+        for seed in range(4):
+            outcome = play_seed(prepared(scenario, seed, random_faults=True))
+            assert outcome.valid is not False, outcome.broken
+
+
+#: A seed that shows each (docs/mutants.md), to begin with, and what shows it.
+FOUND = {
+    "ResurrectsDeletes": (0, "NothingLost"),
+    "SloppyReadAsStrict": (3, "QuorumsAreMet"),
+    "AcksBeforeDisk": (30, "AcknowledgedIsOnDisk"),
+    "IgnoresIncarnations": (1, "reinstatement"),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_mutant_is_found_by_the_check_that_is_there_for_it(name: str) -> None:
+    first, check = FOUND[name]
+    make = leaderless.group if name == "IgnoresIncarnations" else leaderless.store
+    scenario = make(f"tests.unit.simulation.mutant_kinds:{name}")
+    outcomes = (play_seed(prepared(scenario, seed, random_faults=True)) for seed in (first, *range(100)))
+    found = next(outcome for outcome in outcomes if outcome.valid is False)
+    assert found.broken[0].startswith(f"{check}: ")
