@@ -2,6 +2,7 @@
 
 Two leaves with a host each, under four spines; `streams.FLOWS` streams between the hosts, two milliseconds between the
 datagrams of each. A round is one failure; its figure is the longest time that any stream's receiver heard nothing.
+Then the same over VXLAN, between the members of a tenant in these hosts.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
 from topologies.sandbox import Sandbox
+from topologies.tenants import tenant, with_tenants
 
 SPINES = 4
 NEAR, FAR = "leaf1", "leaf2"
@@ -48,15 +50,21 @@ def bench() -> list[Figure]:
     with _fabric(msgspec.structs.replace(plan, bfd_interval=BFD_INTERVAL_NS)) as sandbox:
         time.sleep(TRUST)
         silent = [sandbox.run_sync(fall_silent, _link((NEAR, FAR)[number % 2], number)) for number in range(ROUNDS)]
+    tenants = with_tenants(plan, [tenant("blue", 100, "192.168.0.0/24", [host.name for host in plan.hosts])])
+    with _fabric(tenants) as sandbox:
+        tunnelled = [sandbox.run_sync(lose_carrier, _link(NEAR, number)) for number in range(ROUNDS)]
+        tunnelled_remote = [sandbox.run_sync(lose_carrier, _link(FAR, number)) for number in range(ROUNDS)]
     return [
         _gap("local_p95_ms", local, "≤ 20"),
         _gap("remote_p95_ms", remote, "≤ 50"),
         _gap("silent_p95_ms", silent, "≤ 100"),
+        _gap("vxlan_local_p95_ms", tunnelled),
+        _gap("vxlan_remote_p95_ms", tunnelled_remote),
         figure("controller_kill_lost", killed.lost, "packets", aim="≤ 0", peer="sent", peer_value=killed.sent),
     ]
 
 
-def _gap(name: str, rounds: list[Streamed], aim: str) -> Figure:
+def _gap(name: str, rounds: list[Streamed], aim: str | None = None) -> Figure:
     gaps, pauses = [round.gap for round in rounds], [round.pause for round in rounds]
     return figure(name, p95(gaps), "ms", aim=aim, peer=PAUSE, peer_value=p95(pauses))
 
@@ -103,7 +111,7 @@ def fall_silent(inside: Inside, link: str) -> Streamed:
 
 
 def _round(inside: Inside, fail: Callable[[], None], heal: Callable[[], None], settle: float) -> Streamed:
-    sender, receiver = inside.plan.hosts
+    sender, receiver = inside.plan.tenants[0].members if inside.plan.tenants else inside.plan.hosts
     streamed = stream(inside, sender.name, receiver.name, ROUND, BEFORE, fail)
     heal()
     time.sleep(settle)

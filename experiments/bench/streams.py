@@ -63,7 +63,7 @@ def stream(inside: Inside, sender: str, receiver: str, seconds: float, at: float
 
 
 def _sockets(inside: Inside, sender: str, receiver: str, stack: ExitStack) -> tuple[socket.socket, list[socket.socket]]:
-    here, there = inside.plan.host(sender).ip, inside.plan.host(receiver).ip
+    here, there = inside.plan.endpoint(sender).ip, inside.plan.endpoint(receiver).ip
     with inside.fabric.inside(receiver):
         sink = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     sink.bind((there, _SINK_PORT))
