@@ -129,7 +129,8 @@ def _play(asked: Scenario, first: int, count: int, out: Path, world: WorldName, 
     outcomes: list[dict[str, Any]] = []
     for number in range(first, first + count):
         title = f"{asked.name}  seed {number}"
-        with Narrator(errors if as_json else console, title, asked.duration) as narrator:
+        said = errors if as_json else console
+        with Narrator(said, title, asked.duration, virtual=world == "simulated") as narrator:
             played = play(asked.with_seed(number), out, command, narrator, world)
         outcomes.append({"run": str(played.path), "seed": number, **msgspec.to_builtins(played.results)})
         if not as_json:

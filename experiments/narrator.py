@@ -27,9 +27,13 @@ _DOING = {
 
 
 class Narrator:
-    """Tells a terminal how a run goes; where there is none, it says nothing but that a promise was broken."""
+    """Tells a terminal how a run goes; where there is none, it says nothing but that a promise was broken.
 
-    def __init__(self, console: Console, title: str, duration_ns: int) -> None:
+    ``virtual``: the scenario's time is not the machine's, and known only from what is told.
+    """
+
+    def __init__(self, console: Console, title: str, duration_ns: int, *, virtual: bool = False) -> None:
+        self._virtual = virtual
         self._console = console
         self._live = console.is_terminal
         self._started = time.monotonic()
@@ -65,7 +69,11 @@ class Narrator:
         if not self._live:
             return
         if stage in ("fault", "heal"):
-            self._line(self._clock(), stage, detail, "red" if stage == "fault" else "green")
+            moment, _, what = detail.partition("  ")
+            self._line(moment.rjust(7), stage, what, "red" if stage == "fault" else "green")
+            if self._virtual:
+                done = float(moment.removesuffix(" s"))
+                self._bar.update(self._task, completed=done, clock=f"{done:.0f} of {self._duration:.0f} virtual s")
             return
         self._finish_stage()
         self._stage = (stage, time.monotonic())
@@ -73,6 +81,8 @@ class Narrator:
         self._running_since = time.monotonic() if stage == "run" else None
 
     def _render(self) -> Progress:
+        if self._virtual and self._running_since is not None:
+            return self._bar
         if self._running_since is not None:
             done = min(time.monotonic() - self._running_since, self._duration)
             self._bar.update(self._task, completed=done, clock=f"{done:.0f} of {self._duration:.0f} s")
@@ -85,9 +95,6 @@ class Narrator:
             stage, since = self._stage
             self._line(f"{time.monotonic() - since:5.1f} s", stage, "", "dim")
             self._stage = None
-
-    def _clock(self) -> str:
-        return f"{time.monotonic() - (self._running_since or time.monotonic()):5.1f} s"
 
     def _line(self, clock: str, stage: str, detail: str, style: str) -> None:
         self._console.print(Text.assemble("  ", (clock, "dim"), "  ", (stage, style), "  ", detail))

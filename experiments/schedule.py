@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from experiments.phrases import seconds
 from experiments.scenario import Fault, Scenario, ScenarioError
 from experiments.stage import Stage
 from experiments.strikes import STRIKES, Effects, Strike
@@ -18,7 +19,8 @@ LEAD_IN_NS = 100_000_000
 #: How long measuring may take during a fault of which nobody said how long it lasts.
 OPEN_END_NS = 500_000_000
 
-#: ``progress(stage, detail)``: what is going on, for whoever watches.
+#: ``progress(stage, detail)``: what is going on, for whoever watches. Of faults and heals the detail begins with the
+#: scenario's time and two spaces.
 Progress = Callable[[str, str], None]
 
 
@@ -75,7 +77,7 @@ class Schedule:
         self._record(strike, "asked", {"asked": strike.asked()})
         resolved = await strike.apply()
         self._record(strike, "applied", {"resolved": resolved})
-        self._progress("fault", _said(kind, resolved))
+        self._progress("fault", f"{seconds(self.now())}  {_said(kind, resolved)}")
         proof = asyncio.create_task(self._prove(strike))
         try:
             yield resolved
@@ -87,7 +89,7 @@ class Schedule:
             outcome = (await asyncio.gather(proof, return_exceptions=True))[0]
             await strike.heal()
             lifted = self.now()
-            self._progress("heal", kind)
+            self._progress("heal", f"{seconds(lifted)}  {kind}")
             if isinstance(outcome, BaseException):
                 why = (
                     "the fault ended before it was measured"

@@ -49,7 +49,7 @@ def bench() -> list[Figure]:
     figures.append(figure("swim_load_growth", large / small, f"{LOADS[1]} over {LOADS[0]} members", aim="1 ± 5 %"))
     for name, group in (("heartbeat", _heartbeats), ("phi", _phi)):
         figures.append(figure(f"{name}_detection_ms", _time_to_failed(group) / MILLISECOND, "ms"))
-    figures.append(figure("swim_detection_ms", _time_to_failed(_swim) / MILLISECOND, "ms"))
+    figures.append(figure("swim_detection_ms", _time_to_failed(swim) / MILLISECOND, "ms"))
     return figures
 
 
@@ -63,7 +63,7 @@ def _detection_periods(*, aligned: bool) -> float:
     config, taken = SwimConfig(), list[float]()
     for seed in range(CRASHES):
         random = Random(f"{seed} crash")
-        group = _swim(seed, MEMBERS, aligned=aligned)
+        group = swim(seed, MEMBERS, aligned=aligned)
         group.run(config.interval * 3 // 2 if not aligned else config.interval - 1)
         crashed, victim = group.now + aligned, group.names[int(random.random() * MEMBERS)]
         group.crash(victim)
@@ -99,7 +99,7 @@ def _phi_sigma(threshold: float) -> float:
 
 def _load(members: int) -> float:
     """Messages a member sends in a second while nothing happens."""
-    group = _swim(0, members)
+    group = swim(0, members)
     group.run(LOAD_SECONDS * SECOND + SECOND)
     return quality(group.evidence, group.names, {}).messages_per_second
 
@@ -122,7 +122,7 @@ def _names(count: int) -> list[NodeId]:
     return [f"m{number}" for number in range(count)]
 
 
-def _swim(seed: int, members: int = 16, *, aligned: bool = False) -> Group:
+def swim(seed: int, members: int = 16, *, aligned: bool = False) -> Group:
     config, roster = SwimConfig(), Roster(_names(members))
     random = Random(f"{seed} starts")
     starts = {name: 0 if aligned else int(random.random() * config.interval) for name in roster.names}
