@@ -17,15 +17,18 @@ from experiments.scenario import (
     load,
     parse,
 )
+from topologies.graph import SingleSwitch, Wan, from_edges, from_file, from_graph
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
 from topologies.tenants import tenant, with_tenants
+from topologies.three_tier import FatTree, ThreeTier
 
 __all__ = [
     "Echo",
     "Expect",
     "FabricPlan",
+    "FatTree",
     "Flap",
     "Impair",
     "Impairment",
@@ -40,7 +43,13 @@ __all__ = [
     "Register",
     "Scenario",
     "ScenarioError",
+    "SingleSwitch",
+    "ThreeTier",
     "Verdict",
+    "Wan",
+    "from_edges",
+    "from_file",
+    "from_graph",
     "lab",
     "load",
     "parse",
