@@ -194,7 +194,7 @@ def _read_header(data: memoryview) -> tuple[SegmentHeader, int]:
         raise DamageError(_SEGMENT_HEADER.size, "the checksum of its header differs")
     try:
         header = msgspec.msgpack.decode(body, type=SegmentHeader)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamageError(_SEGMENT_HEADER.size, f"its header cannot be read: {error}") from error
     return header, _aligned(_SEGMENT_HEADER.size + length)
 
@@ -359,7 +359,7 @@ class Journal(Generic[Record]):
     def _take(self, offset: int, body: memoryview) -> None:
         try:
             self.records += self._decode(body)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise DamageError(
                 offset, f"the records here are sound but not of the kind this program writes: {error}"
             ) from None

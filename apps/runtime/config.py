@@ -78,7 +78,7 @@ def read_config(path: Path) -> Config:
         data = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: a JSON object was expected, with the keys {', '.join(Config.__struct_fields__)}")

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apps import kv
@@ -285,6 +285,8 @@ def test_any_configuration_is_understood_or_refused_in_words(changed: dict[str, 
 
 
 @given(st.binary(max_size=200))
+@example(b'"\x80"')
+@example(b"[" * 100_000)
 @settings(deadline=None)
 def test_any_bytes_for_a_configuration_are_refused_in_words(contents: bytes) -> None:
     assert not understood(contents)

@@ -220,6 +220,14 @@ def test_records_of_another_type_are_refused(tmp_path: Path) -> None:
         Journal(tmp_path, N1, str)
 
 
+def test_records_whose_text_is_none_are_refused(tmp_path: Path) -> None:
+    log: Journal[Any] = Journal(tmp_path, N1)
+    log.commit([msgspec.Raw(b"\xa1\x80")])  # a string of one byte, which begins no character
+    log.close()
+    with pytest.raises(JournalCorrupt, match="not of the kind"):
+        Journal(tmp_path, N1, str)
+
+
 def test_a_failed_sync_is_never_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: Journal[bytes] = Journal(tmp_path, N1, bytes)
     log.commit([b"a"])
