@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from fabric_lab import FabricLab, fabric_lab
 
 from experiments.bench import mtu
 from experiments.emulation.inside import Inside
+from topologies.dataplane import DataplaneError
 from topologies.fabric import Fabric
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
@@ -278,3 +280,23 @@ def test_routers_cut_the_tunnels_packets_where_links_become_too_narrow(tmp_path:
     )  # it is the tunnel's packet that may be fragmented, not the member's
     assert plain.megabits > 1
     assert clamped.megabits > 1
+
+
+def half_a_grudge(lab: FabricLab) -> tuple[str, str]:
+    """What is refused when one of two receivers' hosts does not take its table, and what the other then has."""
+    taken = "; ".join(f"add table bridge grudge-{number}" for number in range(1, 100))
+    lab.net["h5"].cmd(f"nft '{taken}'")
+    try:
+        lab.net.dataplane.drop({"h1_blue": {"h3_blue"}, "h5_blue": {"h3_blue"}})
+    except DataplaneError as error:
+        return str(error), lab.net["h1"].cmd("nft list tables")
+    finally:
+        lab.net["h5"].cmd("nft flush ruleset")
+    return "", ""
+
+
+def test_a_grudge_is_in_force_at_all_receivers_or_at_none(switched: Sandbox) -> None:
+    said, tables = switched.run_sync(half_a_grudge)
+    assert re.fullmatch(r"h5: table grudge-\d+ failed: File exists", said)
+    assert "grudge" not in tables
+    assert "mss-red" in tables
