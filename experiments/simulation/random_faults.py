@@ -48,18 +48,23 @@ LASTS_MS = (400, 600, 1000, 2000, 4000)
 KILLED_MS = (5, 50, 300, 1000, 3000)
 
 
-def with_random_faults(scenario: Scenario) -> Scenario:
+def with_random_faults(scenario: Scenario, most_kinds: int | None = None) -> Scenario:
     """``scenario`` with a schedule drawn by its seed in place of its own.
 
-    Of what it expects, only safety and what follows the last heal are left: the rest is about its own faults.
+    ``most_kinds``: a schedule has at most so many kinds of faults, drawn first, so that what needs two of them at once
+    is not drowned by the others (Groce et al., Swarm Testing, ISSTA 2012); None for any. Of what the scenario expects,
+    only safety and what follows the last heal are left: the rest is about its own faults.
     """
     random = Random(f"{scenario.seed} random faults")
     begin = int(scenario.duration * QUIET_START)
     end = int(scenario.duration * (1 - QUIET_END))
     moments = [begin + int(random.random() * (end - begin)) for _ in range(1 + int(random.random() * MOST_MOMENTS))]
+    kinds: Sequence[Any] = _KINDS
+    if most_kinds is not None:
+        kinds = [_pick(random, _KINDS) for _ in range(1 + int(random.random() * most_kinds))]
     faults: list[Any] = []
     for _ in range(1 + int(random.random() * MOST_FAULTS)):
-        make = _pick(random, _KINDS)
+        make = _pick(random, kinds)
         lasts = _pick(random, KILLED_MS if make is _kill else LASTS_MS) * _MILLISECOND
         at = _pick(random, moments) + int(random.random() * NEAR_MS * _MILLISECOND)
         at = max(begin, min(at, end - lasts))
