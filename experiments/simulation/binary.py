@@ -7,9 +7,9 @@ must agree, with no switch of context between them, so that nobody can wake or s
 says depends on what it was told, and on itself alone; a run repeats itself exactly as far as the binary does.
 
 A sleep of the binary's own counts as rest: its clock is the machine's, and nothing outside can tell it otherwise.
-Where a binary does things by itself as time passes (``own_timers``), virtual time is therefore kept from running ahead
-of the machine's (`Pace`), and what it says unasked is taken as it comes: such a run takes as long as on the fabric,
-and does not repeat itself exactly.
+Where a binary does things by itself as time passes (``own_timers``), there is no lock-step: virtual time is kept from
+running ahead of the machine's (`Pace`), and what it says is taken as it comes. Such a run takes as long as on the
+fabric, and does not repeat itself exactly.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ MOST_CPU, PATIENCE, MOST_PRINTED = 5.0, 60.0, 2 << 20
 
 #: How often binaries with timers of their own are looked at, and how far the machine's time may be ahead of the
 #: virtual before the difference is let go.
-PACE_NS, SLACK_NS = 5_000_000, 50_000_000
+PACE_NS, SLACK_NS = 1_000_000, 50_000_000
+
+#: Bytes that may wait for such a binary when it does not read.
+QUEUE_BYTES = 4 << 20
 
 #: Seconds between two looks at a binary that is not at rest.
 _LOOK = 0.0002
@@ -48,10 +51,15 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 class Binary:
-    """One incarnation. ``deliver`` gets what it prints, and its end, as the bridge expects it."""
+    """One incarnation. ``deliver`` gets what it prints, and its end, as the bridge expects it. ``own_timers``: what it
+    prints is not waited for, but taken by `listen`.
+    """
 
-    def __init__(self, command: Sequence[str], deliver: Callable[[list[Event]], None]) -> None:
-        self._command, self._deliver = tuple(command), deliver
+    def __init__(
+        self, command: Sequence[str], deliver: Callable[[list[Event]], None], own_timers: bool = False
+    ) -> None:
+        self._command, self._deliver, self._own_timers = tuple(command), deliver, own_timers
+        self._queue = bytearray()
         self._reader = LineReader()
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Any = None
@@ -76,13 +84,28 @@ class Binary:
         for one in told:
             if isinstance(one, End):
                 self.close()
+            elif isinstance(one, Tell) and self._process is not None and self._own_timers:
+                self._queue += one.line
+                self._write()
             elif isinstance(one, Tell) and self._process is not None:
                 self._exchange(one.line)
 
     def listen(self) -> None:
-        """Take what it has said by itself."""
-        if self._process is not None and (said := self._read()):
+        """Take what it has said by now, and write what it has not taken yet."""
+        if self._process is not None and self._queue:
+            self._write()
+        if self._process is not None and (said := self._read()) is not None:
             self._hear(said)
+
+    def _write(self) -> None:
+        try:
+            del self._queue[: os.write(self._stdin, self._queue)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._queue.clear()  # that it has ended is seen at its standard output
+        if len(self._queue) > QUEUE_BYTES:
+            self._end(f"it left {len(self._queue)} bytes unread")
 
     def close(self) -> None:
         """Kill it, if it is still there; nothing is delivered any more."""
