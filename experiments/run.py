@@ -20,7 +20,7 @@ from experiments.checking.raft_properties import Violation
 from experiments.folder import SCHEMA, Folder
 from experiments.report import write_report
 from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, place
-from experiments.schedule import LEAD_IN_NS, Progress, Schedule, require
+from experiments.schedule import LEAD_IN_NS, LOOK_NS, Progress, Schedule, require
 from experiments.stage import Stage
 from experiments.strikes import STRIKES, Strike
 
@@ -60,7 +60,8 @@ class Run:
         self._told = 0
         live = LiveCheck(scenario.system, self._tell)
         self.world = _make_world(world, scenario, self.placement, self.folder, live)
-        self.schedule = Schedule(scenario, self.world, self.folder.fault, progress, strikes)
+        look_ns = scenario.duration if world == "simulated" else LOOK_NS
+        self.schedule = Schedule(scenario, self.world, self.folder.fault, progress, strikes, look_ns)
         self._manifest: dict[str, Any] = {
             "schema": SCHEMA,
             "command": command,

@@ -19,6 +19,9 @@ LEAD_IN_NS = 100_000_000
 #: How long measuring may take during a fault of which nobody said how long it lasts.
 OPEN_END_NS = 500_000_000
 
+#: How often the world is asked whether it is well, while there is nothing else to do.
+LOOK_NS = 100_000_000
+
 #: ``progress(stage, detail)``: what is going on, for whoever watches. Of faults and heals the detail begins with the
 #: scenario's time and two spaces.
 Progress = Callable[[str, str], None]
@@ -39,7 +42,7 @@ class Schedule:
     """The faults of one play of ``scenario``. ``epoch`` is the start of its time, on the world's clock.
 
     ``tell`` gets every step of a fault, a line of ``faults.jsonl`` (docs/run-folder.md); ``strikes`` says what can
-    strike in this world.
+    strike in this world; every ``look_ns`` the world is asked whether it is well.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class Schedule:
         tell: Callable[[dict[str, Any]], None],
         progress: Progress,
         strikes: Mapping[type[Any], type[Strike]] = STRIKES,
+        look_ns: int = LOOK_NS,
     ) -> None:
         self.scenario = scenario
         self.epoch = 0
         self.faults: list[Fault] = []
         self._world, self._tell, self._progress, self._strikes = world, tell, progress, strikes
         self._effects = Effects()
+        self._look_ns = look_ns
 
     def now(self) -> int:
         """Nanoseconds since the workload started."""
@@ -64,7 +69,7 @@ class Schedule:
         """Sleep until ``moment``, in nanoseconds since the workload started."""
         while (left := moment - self.now()) > 0:
             self._world.check()
-            await asyncio.sleep(min(left, 100_000_000) / 1e9)
+            await asyncio.sleep(min(left, self._look_ns) / 1e9)
 
     @contextlib.asynccontextmanager
     async def inject(self, fault: Fault) -> AsyncIterator[Mapping[str, Any]]:

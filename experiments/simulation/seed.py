@@ -100,7 +100,9 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
     async def to_its_end() -> Played:
         placement = place(scenario.plan, scenario.system, scenario.workload, scenario.tenant)
         world = SimulatedWorld(scenario, placement, recorder)
-        schedule = Schedule(scenario, world, steps.append, lambda stage, detail: None, SIMULATED_STRIKES)
+        schedule = Schedule(
+            scenario, world, steps.append, lambda stage, detail: None, SIMULATED_STRIKES, scenario.duration
+        )
         died = ""
         try:
             async with world:
