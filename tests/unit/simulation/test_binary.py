@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from apps.maelstrom.bridge import End, Ended, Heard, Tell
@@ -203,3 +204,16 @@ def test_what_a_binary_must_not_do_is_found_and_named_and_the_run_goes_on(way: s
     assert "n1's binary" in told
     assert outcome.availability is not None
     assert outcome.availability.operations > (5 if way == "flood" else 50)  # it takes the others' time to hear a flood
+
+
+def test_one_with_timers_of_its_own_is_played_by_the_clock_on_the_wall() -> None:
+    timed = scenario(ours("raft"))
+    timed = msgspec.structs.replace(
+        timed, duration=2_000_000_000, system=msgspec.structs.replace(timed.system, own_timers=True)
+    )
+    began = time.monotonic()
+    outcome = play_seed(timed)
+    assert time.monotonic() - began > 2.0
+    assert not [found for found in outcome.broken if not found.startswith("recovery")], outcome.broken
+    assert outcome.availability is not None
+    assert outcome.availability.operations > 20
