@@ -83,7 +83,20 @@ def trace_checks(run: Path, system: System) -> tuple[list[Witness], list[Check]]
             checks.append(Check(name, "unknown", broken_off))
         else:
             checks.append(Check(name, True, _HELD[name].format(**facts)))
+    if isinstance(properties, QuorumProperties) and not broken_off:
+        checks.append(_convergence(properties))
     return events, checks
+
+
+def _convergence(properties: QuorumProperties) -> Check:
+    """Told, and no promise: how soon replicas agree depends on when the network lets them."""
+    over = count(len(properties.keys), "key")
+    if differ := properties.differing():
+        first, kept = next(iter(differ.items()))
+        versions = ", ".join(f"{node} {len(dots)}" for node, dots in kept.items())
+        summary = f"the replicas of {len(differ):,} of {over} differ at the end, first {first}; versions: {versions}"
+        return Check("convergence", True, f"{summary}; not promised so soon")
+    return Check("convergence", True, f"the replicas of all {over} agree at the end")
 
 
 def _facts(properties: RaftProperties | QuorumProperties, events: Sequence[Witness]) -> dict[str, str]:

@@ -112,16 +112,22 @@ def _judged(traces: Mapping[str, Sequence[Sequence[TraceEvent]]], epoch: int) ->
     )
     turns: dict[str, list[tuple[int, str, int]]] = {node: [] for node in traces}
     standing: dict[str, dict[str, str]] = {node: {} for node in traces}
-    for t, node, member, taken_for in said:
-        if not member:  # it has come up, and thinks well of everybody
-            for about in standing.values():
-                about.pop(node, None)
-            continue
-        about = standing.setdefault(member, {})
-        about[node] = taken_for
-        worst = next((one for one in (FAILED, SUSPECT) if one in about.values()), UP)
-        many = sum(one == worst for one in about.values()) if worst != UP else 0
+
+
+    def turn(t: int, member: str) -> None:
+        about = standing[member].values()
+        worst = next((one for one in (FAILED, SUSPECT) if one in about), UP)
+        many = sum(one == worst for one in about) if worst != UP else 0
         turns.setdefault(member, []).append((t - epoch, worst, many))
+
+    for t, node, member, taken_for in said:
+        if member:
+            standing.setdefault(member, {})[node] = taken_for
+            turn(t, member)
+            continue
+        for other, about in standing.items():  # it has come up, and thinks well of everybody
+            if about.pop(node, None) is not None:
+                turn(t, other)
     return turns
 
 
