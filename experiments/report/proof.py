@@ -22,6 +22,7 @@ NAMES = {
     "flap": "Flapping link",
     "impair": "Impaired link",
     "kill": "Node killed",
+    "reconfigure": "Members changed",
 }
 
 MISSING = "–"

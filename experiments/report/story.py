@@ -117,7 +117,9 @@ def key_figures(
 def _staleness(found: Staleness | None) -> list[KeyFigure]:
     if found is None or not found.reads:
         return []
-    note = f"of {found.reads:,} reads" if found.oldest is None else f"missed writes up to {words.span(found.oldest)} old"
+    note = (
+        f"of {found.reads:,} reads" if found.oldest is None else f"missed writes up to {words.span(found.oldest)} old"
+    )
     return [KeyFigure("stale reads", f"{found.stale:,}", note)]
 
 
@@ -127,7 +129,9 @@ def _detection(found: Detection | None) -> list[KeyFigure]:
     figures: list[KeyFigure] = []
     for one in found.detected[:2]:
         first = "no other did" if one.first is None else f"the first after {words.span(one.first)}"
-        figures.append(KeyFigure(f"to find {one.member} failed", "never" if one.last is None else words.span(one.last), first))
+        figures.append(
+            KeyFigure(f"to find {one.member} failed", "never" if one.last is None else words.span(one.last), first)
+        )
     mistaken = "" if found.longest_mistake is None else f"for {words.span(found.longest_mistake)} at most"
     figures.append(KeyFigure("false positives", f"{found.false_positives:,}", mistaken))
     sent = "" if found.bytes_per_second is None else f"{words.figures(found.bytes_per_second / 1000)} kB a second"
@@ -174,6 +178,8 @@ def _ordeal(faults: Sequence[FaultRecord], led: Sequence[Leader], end: int) -> s
         return f"had {who} killed" + (
             f" and started again after {words.span(round(_lasted(fault), -7))}" if fault.healed else ""
         )
+    if fault.kind == "reconfigure":
+        return f"had {words.listed(fault.resolved.get('voters', ()), 5)} made their voters"
     return f"went through a fault of kind {fault.kind}{lasted}"
 
 
@@ -189,6 +195,8 @@ def _noun(fault: FaultRecord) -> str:
         return f"{words.impairment(next(iter(resolved.get('directions', {}).values()), {}))} on a link"
     if fault.kind == "kill":
         return f"the kill of {words.listed(resolved.get('nodes', ()))}"
+    if fault.kind == "reconfigure":
+        return "a change of their members"
     return f"a fault of kind {fault.kind}"
 
 
@@ -232,8 +240,10 @@ def _safety(results: Results) -> str:
         return f"{read}, and none was lost" if "acknowledged_writes" in held else read
     if results.detection is not None:
         wrong = results.detection.false_positives
-        return f"somebody who was there was taken for failed {words.plural(wrong, 'time')}" if wrong else (
-            "nobody who was there was taken for failed"
+        return (
+            f"somebody who was there was taken for failed {words.plural(wrong, 'time')}"
+            if wrong
+            else ("nobody who was there was taken for failed")
         )
     return "no acknowledged write was lost" if "acknowledged_writes" in held else ""
 
