@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -44,6 +45,9 @@ WorldName = Literal["emulated", "simulated"]
 RequirementName = Literal["kernel"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+RandomFaults = Annotated[
+    bool, typer.Option("--random-faults", help="Break what each seed draws, instead of the scenario's own faults.")
+]
 
 
 @app.command()
@@ -88,13 +92,16 @@ def run(
     time_scale: Annotated[
         float | None, typer.Option(min=0.01, help="Stretch every duration and timeout this many times: a slow machine.")
     ] = None,
+    random_faults: RandomFaults = False,
     pcap: Annotated[
         list[str] | None, typer.Option(metavar="LINK", help="Capture this link or direction; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
+    from experiments.run import strikes_of
     from experiments.scenario import load, stretched
+    from experiments.simulation.random_faults import with_random_faults
 
     asked = load(_scenario_file(scenario))
     if time_scale is not None:
@@ -103,7 +110,10 @@ def run(
         asked = msgspec.structs.replace(asked, requires=(require,))
     if pcap:
         asked = _capturing(asked, pcap, world)
-    _play(asked, asked.seed if seed is None else seed, count, out, world, as_json)
+    seeded = _seeded(asked if seed is None else asked.with_seed(seed), count)
+    if random_faults:
+        seeded = [with_random_faults(one, possible=strikes_of(world)) for one in seeded]
+    _play(seeded, out, world, as_json)
 
 
 @app.command()
@@ -117,28 +127,33 @@ def rerun(
     from experiments.run import recorded
 
     asked, world = recorded(folder)
-    _play(asked, asked.seed, count, out, world, as_json)
+    _play(_seeded(asked, count), out, world, as_json)
 
 
-def _play(asked: Scenario, first: int, count: int, out: Path, world: WorldName, as_json: bool) -> None:
-    """Play a scenario with ``count`` seeds from ``first`` on, tell of each, and exit as the worst of them says."""
+def _seeded(scenario: Scenario, count: int) -> list[Scenario]:
+    """The scenario with its seed and those that follow, ``count`` in all."""
+    return [scenario.with_seed(scenario.seed + number) for number in range(count)]
+
+
+def _play(scenarios: Sequence[Scenario], out: Path, world: WorldName, as_json: bool) -> None:
+    """Play one after another, tell of each, and exit as the worst of them says."""
     from experiments.narrator import Narrator, show_verdict
     from experiments.run import play
 
     command = shlex.join(["splitbrain", *sys.argv[1:]])
     outcomes: list[dict[str, Any]] = []
-    for number in range(first, first + count):
-        title = f"{asked.name}  seed {number}"
+    for asked in scenarios:
+        title = f"{asked.name}  seed {asked.seed}"
         said = errors if as_json else console
         with Narrator(said, title, asked.duration, virtual=world == "simulated") as narrator:
-            played = play(asked.with_seed(number), out, command, narrator, world)
-        outcomes.append({"run": str(played.path), "seed": number, **msgspec.to_builtins(played.results)})
+            played = play(asked, out, command, narrator, world)
+        outcomes.append({"run": str(played.path), "seed": asked.seed, **msgspec.to_builtins(played.results)})
         if not as_json:
-            if count > 1:
+            if len(scenarios) > 1:
                 console.print(f"[bold]{title}[/]")
             show_verdict(console, played.results, _relative(played.report))
     if as_json:
-        _print_json(outcomes[0] if count == 1 else outcomes)
+        _print_json(outcomes[0] if len(scenarios) == 1 else outcomes)
     raise typer.Exit(_worst(outcome["exit_status"] for outcome in outcomes))
 
 
@@ -149,9 +164,7 @@ def simulate(
     first: Annotated[
         int | None, typer.Option("--from", min=0, help="The first seed; the scenario's own if not given.")
     ] = None,
-    random_faults: Annotated[
-        bool, typer.Option("--random-faults", help="Break what each seed draws, instead of the scenario's own faults.")
-    ] = False,
+    random_faults: RandomFaults = False,
     small: Annotated[
         Path | None, typer.Option("--shrink", metavar="FILE", help="Write the first failing seed there, made small.")
     ] = None,

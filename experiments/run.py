@@ -50,7 +50,7 @@ class Run:
         progress: Progress = lambda stage, detail: None,
         world: WorldName = "emulated",
     ) -> None:
-        strikes = _strikes(world)
+        strikes = strikes_of(world)
         require(scenario.faults, strikes)
         machine = _describe_machine(world, scenario.requires)
         self.scenario = scenario
@@ -207,7 +207,8 @@ def _make_world(
     return EmulatedWorld(scenario, placement, folder, live)
 
 
-def _strikes(world: WorldName) -> Mapping[type[Any], type[Strike]]:
+def strikes_of(world: WorldName) -> Mapping[type[Any], type[Strike]]:
+    """What can strike in a world, by the class of the fault."""
     if world == "simulated":
         from experiments.simulation.faults import SIMULATED_STRIKES
 

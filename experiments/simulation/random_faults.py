@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -35,6 +35,9 @@ from topologies.impairment import Impairment
 
 T = TypeVar("T")
 
+#: Makes a fault for a scenario, by a generator: at a time, so long.
+_Maker: TypeAlias = Callable[[Scenario, Random, int, int], Any]
+
 _MILLISECOND = 1_000_000
 
 #: Nothing breaks at first, and nothing is broken at the end: shares of a scenario's duration.
@@ -48,8 +51,12 @@ LASTS_MS = (400, 600, 1000, 2000, 4000)
 KILLED_MS = (5, 50, 300, 1000, 3000)
 
 
-def with_random_faults(scenario: Scenario, most_kinds: int | None = None) -> Scenario:
+def with_random_faults(
+    scenario: Scenario, most_kinds: int | None = None, possible: Collection[type[Any]] | None = None
+) -> Scenario:
     """``scenario`` with a schedule drawn by its seed in place of its own.
+
+    ``possible``: the classes of faults that the world can strike with, None for all there are.
 
     ``most_kinds``: a schedule has at most so many kinds of faults, drawn first, so that what needs two of them at once
     is not drowned by the others (Groce et al., Swarm Testing, ISSTA 2012); None for any. Of what the scenario expects,
@@ -59,9 +66,9 @@ def with_random_faults(scenario: Scenario, most_kinds: int | None = None) -> Sce
     begin = int(scenario.duration * QUIET_START)
     end = int(scenario.duration * (1 - QUIET_END))
     moments = [begin + int(random.random() * (end - begin)) for _ in range(1 + int(random.random() * MOST_MOMENTS))]
-    kinds: Sequence[Any] = _KINDS
+    kinds: Sequence[_Maker] = [make for fault, make in _KINDS if possible is None or fault in possible]
     if most_kinds is not None:
-        kinds = [_pick(random, _KINDS) for _ in range(1 + int(random.random() * most_kinds))]
+        kinds = [_pick(random, kinds) for _ in range(1 + int(random.random() * most_kinds))]
     faults: list[Any] = []
     for _ in range(1 + int(random.random() * MOST_FAULTS)):
         make = _pick(random, kinds)
@@ -173,20 +180,20 @@ _WORST_MOMENTS: Mapping[type[Any], Sequence[str]] = {
 }
 
 #: Partitions and kills twice: most failures of real systems need no more (Alquraan et al., OSDI 2018, §5).
-_KINDS: tuple[Callable[[Scenario, Random, int, int], Any], ...] = (
-    _partition,
-    _partition,
-    _kill,
-    _kill,
-    _link_down,
-    _flap,
-    _impair,
-    _mute,
-    _pause,
-    _slow_disk,
-    _full_disk,
-    _bit_flip,
-    _drift,
-    _disorder,
-    _crash_point,
+_KINDS: tuple[tuple[type[Any], _Maker], ...] = (
+    (Partition, _partition),
+    (Partition, _partition),
+    (Kill, _kill),
+    (Kill, _kill),
+    (LinkDown, _link_down),
+    (Flap, _flap),
+    (Impair, _impair),
+    (Mute, _mute),
+    (Pause, _pause),
+    (SlowDisk, _slow_disk),
+    (FullDisk, _full_disk),
+    (BitFlip, _bit_flip),
+    (Drift, _drift),
+    (Disorder, _disorder),
+    (CrashPoint, _crash_point),
 )
