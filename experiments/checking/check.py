@@ -141,7 +141,7 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         detection = measure(traced, silent, nodes, manifest.epoch, system.memory, sent_bytes(run))
         clients = detection_checks(detection, expect, faults)
     if isinstance(system, Failover):
-        clients = takeover_checks(traced, system.config.shards, manifest.epoch, expect)
+        clients = takeover_checks(traced, system.config.shards, manifest.epoch, expect, faults)
     checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     results = _results(checks, reasons, told, None if idle else availability, leaders, fidelity)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from experiments.checking.fault_record import STOPPING, FaultRecord
 from experiments.checking.raft_properties import Violation
 from experiments.checking.results import Check
 from experiments.checking.trace import Header, Lease, Weigh, Witness
@@ -67,6 +68,27 @@ class OneOwner:
         return found
 
 
+def running(held: Iterable[Held], faults: Iterable[FaultRecord], epoch: int) -> list[Held]:
+    """Of ``held``, that in which the holder ran: who is killed or paused serves nothing, whatever its lease says."""
+    left = list(held)
+    for fault in faults:
+        if fault.kind not in STOPPING or fault.struck_at is None:
+            continue
+        stopped = fault.resolved.get("nodes", ())
+        start = epoch + fault.struck_at
+        end = None if fault.healed_at is None else epoch + fault.healed_at
+        parts: list[Held] = []
+        for one in left:
+            if one.node not in stopped:
+                parts.append(one)
+                continue
+            before = msgspec.structs.replace(one, end=min(one.end, start))
+            after = [] if end is None else [msgspec.structs.replace(one, start=max(one.start, end))]
+            parts += (part for part in (before, *after) if part.start < part.end)
+        left = parts
+    return left
+
+
 class Service(msgspec.Struct, frozen=True):
     """``longest``: the longest time in nanoseconds in which nobody served some ``shard``, from ``at`` on; ``share``: of
     all shards' time that was served; ``moves``: how often a shard was served by another than before.
@@ -99,7 +121,9 @@ def service(held: Iterable[Held], shards: int, start: int, end: int) -> Service:
     return Service(longest, where, at, 1 - unserved / (shards * (end - start)), moves)
 
 
-def takeover_checks(events: Sequence[Witness], shards: int, epoch: int, expect: Expect) -> list[Check]:
+def takeover_checks(
+    events: Sequence[Witness], shards: int, epoch: int, expect: Expect, faults: Iterable[FaultRecord]
+) -> list[Check]:
     """Of a run whose workload would have begun at ``epoch``, from the events of all traces, in order."""
     properties = OneOwner()
     violations = [violation for witness in events for violation in properties.feed(witness)]
@@ -111,7 +135,7 @@ def takeover_checks(events: Sequence[Witness], shards: int, epoch: int, expect: 
         owner = Check("OneOwner", False, violations[0].message, violations[0].as_data())
     else:
         owner = Check("OneOwner", True, f"no two nodes served one of {count(shards, 'shard')} at the same time")
-    found = service(properties.held, shards, epoch, end)
+    found = service(running(properties.held, faults, epoch), shards, epoch, end)
     checks = [_takeover(found, expect), owner]
     if said := eased_in(events, properties.held):
         checks.append(Check("reintegration", True, said))

@@ -21,6 +21,9 @@ from experiments.report.record import Record, TraceEvent
 #: What a node is of whom nothing else is known, and what other nodes take it for where they watch each other.
 UP, SUSPECT, FAILED = "up", "suspect", "failed"
 
+#: What a node is that has so many shards of the work to serve, the number in the place of a term.
+SERVING = "serving"
+
 #: What a node is that does not run; the other roles are Raft's, as ``docs/trace.md`` names them.
 DOWN = "down"
 
@@ -113,7 +116,6 @@ def _judged(traces: Mapping[str, Sequence[Sequence[TraceEvent]]], epoch: int) ->
     turns: dict[str, list[tuple[int, str, int]]] = {node: [] for node in traces}
     standing: dict[str, dict[str, str]] = {node: {} for node in traces}
 
-
     def turn(t: int, member: str) -> None:
         about = standing[member].values()
         worst = next((one for one in (FAILED, SUSPECT) if one in about), UP)
@@ -156,6 +158,8 @@ def _lane(
                 turns.append((at, event.role, event.term))
             elif event.ev == "trace" and event.protocol not in ("", "raft") and not (number and judged):
                 turns.append((at, UP, 0))  # until the others have noticed, they judge it as before
+            elif event.ev == "lease":
+                turns.append((at, SERVING if event.shards else UP, len(event.shards)))
             elif event.ev == "started":
                 turns.append((at, "follower", event.term))
             elif event.ev == "commit":

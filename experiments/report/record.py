@@ -33,6 +33,7 @@ class TraceEvent(msgspec.Struct, frozen=True, gc=False):
     protocol: str = ""
     member: str = ""
     standing: str = ""
+    shards: list[int] = []
 
 
 class Manifest(msgspec.Struct, frozen=True):

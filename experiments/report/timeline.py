@@ -19,7 +19,7 @@ from experiments.checking.availability import is_served
 from experiments.checking.fault_record import FaultRecord
 from experiments.checking.history import Operation
 from experiments.report import words
-from experiments.report.events import DOWN, FAILED, SUSPECT, UP, Lane
+from experiments.report.events import DOWN, FAILED, SERVING, SUSPECT, UP, Lane, Stretch
 from experiments.report.series import RANKS, Counts, Latencies
 from topologies.plan import FabricPlan
 
@@ -105,6 +105,8 @@ class Bar(msgspec.Struct, frozen=True):
     @property
     def told(self) -> str:
         """The same in full."""
+        if self.role == SERVING:
+            return f"serves {self.term}"
         return self.label if self.role in (DOWN, FAILED) else f"{self.role.replace('_', '-')}{self._in_term}"
 
     @property
@@ -118,7 +120,9 @@ class Track(msgspec.Struct, frozen=True):
 
 
 class Timeline(msgspec.Struct, frozen=True):
-    """``end`` in milliseconds. ``data`` is what the page's script reads values from."""
+    """``end`` in milliseconds. ``data`` is what the page's script reads values from. ``leading``: so many of the panels
+    are about operations, and stand before the nodes' lanes.
+    """
 
     end: int
     ticks: list[tuple[float, str]]
@@ -126,14 +130,15 @@ class Timeline(msgspec.Struct, frozen=True):
     panels: list[Panel]
     tracks: list[Track]
     data: dict[str, Any]
+    leading: int
 
     @property
     def roles(self) -> str:
-        """What the lanes tell of: ``elected``, ``judged`` by each other, or only ``running``."""
+        """What the lanes tell of: ``elected``, ``judged`` by each other, ``serving`` shards, or only ``running``."""
         seen = {bar.role for track in self.tracks for bar in track.bars}
         if UP not in seen:
             return "elected"
-        return "judged" if seen & {SUSPECT, FAILED} else "running"
+        return "judged" if seen & {SUSPECT, FAILED} else "serving" if SERVING in seen else "running"
 
     @property
     def window_rows(self) -> int:
@@ -148,6 +153,7 @@ _BARS = {
     "pre_candidate": (8.0, 6.0),
     "follower": (10.0, 2.0),
     UP: (10.0, 2.0),
+    SERVING: (3.0, 16.0),
     SUSPECT: (8.0, 6.0),
     FAILED: (6.0, 10.0),
     DOWN: (3.0, 16.0),
@@ -173,13 +179,12 @@ def build(
     ]
     panels = [_throughput(counts, end, asked_rate), _latency(operations, latency, end), _errors(counts, end)]
     panels = panels if operations else []
+    leading = len(panels)
     behind = _behind(lanes, counts.width, end)
     more = (_lag(behind, counts.width, end), _uplinks(metrics, plan, faults, end), _machine(metrics, end))
     panels += [panel for panel in more if panel is not None]
-    tracks = [
-        Track(lane.node, [_bar(one.start, one.end, one.role, one.term) for one in lane.stretches if one.end > 0])
-        for lane in lanes
-    ]
+    most = max((one.term for lane in lanes for one in lane.stretches if one.role == SERVING), default=1)
+    tracks = [Track(lane.node, [_bar(one, most) for one in lane.stretches if one.end > 0]) for lane in lanes]
     data = {
         "end": end // MS,
         "counts": {
@@ -195,7 +200,7 @@ def build(
         },
         "lanes": {track.node: [[bar.start, bar.start + bar.width, bar.told] for bar in track.bars] for track in tracks},
     }
-    return Timeline(end // MS, ticks, windows(faults, end), panels, tracks, data)
+    return Timeline(end // MS, ticks, windows(faults, end), panels, tracks, data, leading)
 
 
 def windows(faults: Sequence[FaultRecord], end: int) -> list[Window]:
@@ -422,10 +427,13 @@ def _machine(metrics: Metrics, end: int) -> Panel | None:
     )
 
 
-def _bar(start: int, end: int, role: str, term: int) -> Bar:
-    top, height = _BARS.get(role, _BARS["follower"])
-    left = max(0, start) / MS
-    return Bar(round(left, 1), round(end / MS - left, 1), role, top, height, term)
+def _bar(one: Stretch, most: int) -> Bar:
+    """Who serves ``most`` shards has the highest bar."""
+    top, height = _BARS.get(one.role, _BARS["follower"])
+    if one.role == SERVING:
+        top, height = round(top + height * (1 - one.term / most), 1), round(height * one.term / most, 1)
+    left = max(0, one.start) / MS
+    return Bar(round(left, 1), round(one.end / MS - left, 1), one.role, top, height, one.term)
 
 
 def _y(value: float, top: float, height: float) -> float:

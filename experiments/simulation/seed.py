@@ -161,7 +161,8 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
         found = detection_checks(detection, expect, faults)
         broken += (f"{check.name}: {check.summary}" for check in found if check.valid is False)
     if isinstance(system, Failover):
-        taken = takeover_checks(list(in_order([recorder.witnesses])), system.config.shards, played.epoch, expect)
+        witnesses = list(in_order([recorder.witnesses]))
+        taken = takeover_checks(witnesses, system.config.shards, played.epoch, expect, faults)
         broken += (f"{check.name}: {check.summary}" for check in taken if check.valid is False)
     try:
         done = operations(_history(recorder, played.epoch))

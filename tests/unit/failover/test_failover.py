@@ -13,7 +13,8 @@ from apps.failover import Failover, FailoverConfig, FailoverConfigError, assign
 from apps.failover.core import _Worker
 from apps.failover.trace import Leased, Weighed
 from apps.process import Nanoseconds, NodeId
-from experiments.checking.takeover import OneOwner, service
+from experiments.checking.fault_record import FaultRecord, Step
+from experiments.checking.takeover import Held, OneOwner, running, service
 from experiments.checking.trace import Header, Lease, Witness
 from experiments.simulation.group import Conditions, Evidence, Group
 
@@ -162,3 +163,12 @@ def test_gaps_in_service_are_measured_and_a_restart_ends_what_was_held() -> None
     properties.finish()
     found = service(properties.held, 1, 0, 1000)
     assert (found.longest, found.at, found.share, found.moves) == (300, 100, 0.7, 1)
+
+
+def test_who_is_stopped_serves_nothing_though_its_lease_goes_on() -> None:
+    applied = Step(0, "pause", "applied", 100, resolved={"nodes": ["n2"]})
+    paused = FaultRecord(0, "pause", applied=applied, healed=Step(0, "pause", "healed", 300))
+    held = [Held("n2", 0, 0, 500), Held("n3", 1, 0, 500)]
+    assert running(held, [paused], 0) == [Held("n2", 0, 0, 100), Held("n2", 0, 300, 500), Held("n3", 1, 0, 500)]
+    killed = FaultRecord(0, "kill", applied=applied)
+    assert running(held[:1], [killed], 50) == [Held("n2", 0, 0, 150)]
