@@ -44,7 +44,7 @@ def path() -> list[str]:
 
 
 def build() -> None:
-    """Compile into `folder`, in the place of whatever was compiled before. Raises what mypyc and the compiler raise."""
+    """Compile into `folder`, and remove what was compiled before. Raises what mypyc and the compiler raise."""
     import shutil
     import tempfile
 
@@ -52,8 +52,8 @@ def build() -> None:
     from setuptools import Distribution  # type: ignore[import-untyped]
 
     target = folder()
-    shutil.rmtree(target.parent, ignore_errors=True)
-    target.parent.mkdir()
+    target.parent.mkdir(exist_ok=True)
+    stale = list(target.parent.iterdir())
     os.chdir(ROOT)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         extensions = mypycify(
@@ -68,3 +68,5 @@ def build() -> None:
         command.ensure_finalized()
         command.run()
         Path(scratch, "lib").rename(target)  # whole, or not at all
+    for path in stale:
+        shutil.rmtree(path, ignore_errors=True)
