@@ -152,8 +152,9 @@ class LinkDownStrike(Strike):
     async def apply(self) -> Record:
         self._links = links(self.world.plan, self.fault.links)
         leader = self.world.leader()
-        self.effects.dead[self.index] = self._links
         self.handles = await asyncio.gather(*(self.world.cut(name) for name in self._links))
+        # Not before: who probes meanwhile would take for dead what still passes, and would not know to probe again.
+        self.effects.dead[self.index] = self._links
         return {"links": self._links, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
