@@ -206,9 +206,9 @@ def _verdicts(a: Results, b: Results) -> Iterator[Difference]:
 
 def _doubts(a: Results, b: Results) -> str:
     return "; ".join(
-        f"{name} is not to be believed: {reason}"
+        f"{name} is not to be believed: {', '.join(results.believable.reasons)}"
         for name, results in (("A", a), ("B", b))
-        for reason in results.believable.reasons
+        if results.believable.reasons
     )
 
 
