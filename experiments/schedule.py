@@ -80,7 +80,8 @@ class Schedule:
         strike = self._strikes[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))
         kind = str(strike.fault.__struct_config__.tag)
         self._record(strike, "asked", {"asked": strike.asked()})
-        resolved = await strike.apply()
+        with self._effects.changing() if strike.severs else contextlib.nullcontext():
+            resolved = await strike.apply()
         self._record(strike, "applied", {"resolved": resolved})
         self._progress("fault", f"{seconds(self.now())}  {_said(kind, resolved)}")
         proof = asyncio.create_task(self._prove(strike))
@@ -92,7 +93,8 @@ class Schedule:
             if fault.lasts:
                 proof.cancel()
             outcome = (await asyncio.gather(proof, return_exceptions=True))[0]
-            await strike.heal()
+            with self._effects.changing() if strike.severs else contextlib.nullcontext():
+                await strike.heal()
             lifted = self.now()
             self._progress("heal", f"{seconds(lifted)}  {kind}")
             if isinstance(outcome, BaseException):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from random import Random
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -40,8 +41,12 @@ REPAIR_NS = 150_000_000
 #: How long a link is measured to see that it is itself again.
 HEALED_NS = 300_000_000
 
-#: How often it is looked whether members are what they should be, in seconds.
+#: How often it is looked whether something has come about, in seconds.
 LOOK_S = 0.02
+
+
+#: How often it is looked anew who reaches whom, when other strikes come and go meanwhile.
+MOST_LOOKS = 5
 
 
 class World(Protocol):
@@ -70,12 +75,33 @@ class World(Protocol):
 
 
 class Effects:
-    """What is broken at the moment, over all strikes: overlapping faults are proved against their sum."""
+    """What is broken at the moment, over all strikes: overlapping faults are proved against their sum.
+
+    What was seen belongs to one sum only if none was `changing` meanwhile: if ``changes`` is as it was, and at rest.
+    """
 
     def __init__(self) -> None:
         self.grudges: dict[int, Grudge] = {}
         self.dead: dict[int, list[str]] = {}
         self.paused: dict[int, list[str]] = {}
+        self.changes = 0
+        self._changing = 0
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """While the block lasts, something begins to be in force, or ceases to be."""
+        self.changes += 1
+        self._changing += 1
+        try:
+            yield
+        finally:
+            self._changing -= 1
+
+    async def rest(self) -> int:
+        """Wait until nothing is `changing`; how many changes there have been."""
+        while self._changing:
+            await asyncio.sleep(LOOK_S)
+        return self.changes
 
     def expected(self, world: World) -> Reach:
         dead = [name for names in self.dead.values() for name in names]
@@ -83,7 +109,9 @@ class Effects:
 
 
 class Strike(abc.ABC):
-    """One fault of a run, numbered ``index``."""
+    """One fault of a run, numbered ``index``. ``severs``: it changes who reaches whom."""
+
+    severs: ClassVar[bool] = False
 
     def __init__(self, index: int, fault: Fault, world: World, effects: Effects, random: Random) -> None:
         self.index = index
@@ -115,17 +143,20 @@ class Strike(abc.ABC):
         return resolve([list(group) for group in groups], self.world.nodes, self.world.leader(), self.random)
 
     async def _matrix(self, budget_ns: int) -> Record:
-        expected = self.effects.expected(self.world)
-        measured = await self.world.matrix(budget_ns)
-        if self.effects.expected(self.world) != expected:
-            # Another strike came or went while the probes were under way: what they saw belongs to neither moment.
-            expected, measured = self.effects.expected(self.world), await self.world.matrix(budget_ns)
+        for _ in range(MOST_LOOKS):
+            changes = await self.effects.rest()
+            expected = self.effects.expected(self.world)
+            measured = await self.world.matrix(budget_ns)
+            # Else another strike came or went while the probes were under way: what they saw belongs to no moment.
+            if self.effects.changes == changes:
+                break
         wrong = mismatches(expected, measured)
         return {"effective": not wrong, "expected": expected, "measured": measured, "mismatches": wrong}
 
 
 class PartitionStrike(Strike):
     fault: Partition
+    severs = True
 
     async def apply(self) -> Record:
         leader = self.world.leader()
@@ -148,6 +179,7 @@ class PartitionStrike(Strike):
 
 class LinkDownStrike(Strike):
     fault: LinkDown
+    severs = True
 
     async def apply(self) -> Record:
         self._links = links(self.world.plan, self.fault.links)
@@ -186,6 +218,7 @@ class FlapStrike(Strike):
         self._links = links(self.world.plan, self.fault.links)
         self._seen = {name: [0, 0] for name in self._links}
         self._wrong: list[str] = []
+        self._held: set[str] = set()  # by other strikes, at one time or another: those need not come back
         self._over = asyncio.Event()
         self.effects.dead[self.index] = []
         leader = self.world.leader()
@@ -197,7 +230,7 @@ class FlapStrike(Strike):
     async def prove(self, budget_ns: int) -> Record:
         clock = asyncio.get_running_loop().time
         deadline = clock() + 0.9 * budget_ns / 1e9
-        while not self._wrong and not all(map(all, self._seen.values())) and clock() < deadline:
+        while not self._wrong and self._unseen() and clock() < deadline:
             await asyncio.sleep(LOOK_S)
         return self._record()
 
@@ -215,10 +248,12 @@ class FlapStrike(Strike):
         return {**self._record(), "carrier": carrier}
 
     def _record(self) -> Record:
-        still = [name for name, seen in self._seen.items() if not all(seen)]
-        wrong = [*self._wrong, *(f"{name} was not seen to go down and come back" for name in still)]
+        wrong = [*self._wrong, *(f"{name} was not seen to go down and come back" for name in self._unseen())]
         flapped = {name: {"down": down, "up": up} for name, (down, up) in self._seen.items()}
         return {"effective": not wrong, "flapped": flapped, "mismatches": wrong}
+
+    def _unseen(self) -> list[str]:
+        return [name for name, seen in self._seen.items() if not all(seen) and name not in self._held]
 
     async def _flap(self, name: str, random: Random) -> None:
         clock = asyncio.get_running_loop().time
@@ -230,15 +265,18 @@ class FlapStrike(Strike):
                 break
             except TimeoutError:
                 pass
-            if up:
-                self.effects.dead[self.index].remove(name)
-                await self.world.lift(held.pop())
-            else:
-                self.effects.dead[self.index].append(name)
-                held.append(await self.world.cut(name))
+            with self.effects.changing():
+                if up:
+                    self.effects.dead[self.index].remove(name)
+                    await self.world.lift(held.pop())
+                else:
+                    self.effects.dead[self.index].append(name)
+                    held.append(await self.world.cut(name))
             carrier = (await self.world.carrier([name]))[name]
-            # What another strike holds down does not come back.
-            if carrier == (name not in {dead for names in self.effects.dead.values() for dead in names}):
+            held_by_others = any(name in dead for index, dead in self.effects.dead.items() if index != self.index)
+            if held_by_others:
+                self._held.add(name)
+            if carrier == (up and not held_by_others):
                 self._seen[name][carrier] += 1
             else:
                 self._wrong.append(
@@ -326,6 +364,7 @@ class ReconfigureStrike(Strike):
 
 class MuteStrike(Strike):
     fault: Mute
+    severs = True
 
     async def apply(self) -> Record:
         leader = self.world.leader()
