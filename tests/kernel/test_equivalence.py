@@ -4,7 +4,7 @@ Two one-sided tests (Schuirmann, 1987): the backends are equivalent where the co
 differences lies within the margin. A difference that was not found would not be evidence; this is. The tests are sign
 tests, of the median: one bad moment of a busy machine, in one of the rounds, does not move it.
 
-The wire is a process and wakes as late as any here. Where that alone is a good part of a margin, nothing is judged.
+The wire is a process and wakes as late as any here. Where that alone fills a margin, no difference is held against it.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ QUANTITIES = {
     "rate": Quantity(Impairment(rate=4_000_000), "4 Mbit/s", "rate", "Mbit/s", 0.4),
 }
 
-#: A machine on which every tenth sleep ends later than this while it measures, in ms, is too busy to judge backends by.
-MOST_LATENESS = 2.5
+#: Where every tenth sleep ends later than this while it measures, in ms, backends that are not shown to be equivalent
+#: are not shown to differ either.
+MOST_LATENESS = 5.0
 
 _SCALES = {"ms": 1e-6, "%": 100.0, "Mbit/s": 1e-6}
 
@@ -79,7 +80,7 @@ class Pair:
 
     async def obtained(self, quantity: Quantity, backend: str, seed: int) -> tuple[float, float]:
         """What was obtained, and how late processes woke meanwhile, in ms."""
-        late = asyncio.create_task(asyncio.to_thread(lateness))
+        late = asyncio.create_task(asyncio.to_thread(sleeps_end_late))
         value = await self._obtained(quantity, backend, seed)
         return value, await late
 
@@ -96,7 +97,7 @@ class Pair:
             doer.clear(self.direction)
 
 
-def lateness() -> float:
+def sleeps_end_late() -> float:
     """How late a process wakes, in ms: the 90th percentile of some sleeps."""
     late = []
     for _ in range(100):
@@ -138,7 +139,9 @@ def test_netem_and_the_wire_obtain_the_same(
         f"| {low:+.3f} to {high:+.3f} | ±{quantity.margin:g} |"
     )
     record_property(MEASURED, said)
-    if statistics.median(late) > MOST_LATENESS:
-        pytest.skip(f"processes wake {statistics.median(late):.1f} ms late here, so this proves nothing: {said}")
-    assert -quantity.margin < low, said
-    assert high < quantity.margin, said
+    if -quantity.margin < low and high < quantity.margin:
+        return
+    lateness = statistics.median(late)
+    if lateness > MOST_LATENESS:
+        pytest.skip(f"not shown, where processes wake {lateness:.1f} ms late: {said}")
+    pytest.fail(said, pytrace=False)
