@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib import metadata
@@ -84,6 +85,7 @@ class EmulatedWorld:
         self.watch = TraceWatch(folder.path, self.nodes, live)
         self._alive: set[str] = set()
         self._incarnations: dict[str, int] = {}
+        self._killed: Counter[str] = Counter()  # by how many faults at the moment
         self._expected_exits: set[str] = set()
         self._died: list[WorldError] = []
         self._deaths: list[Death] = []
@@ -380,13 +382,16 @@ class EmulatedWorld:
         return found
 
     async def kill(self, node: str) -> int:
+        self._killed[node] += 1
         self._expected_exits.add(node)
         await self._sandbox.call("kill", node)
         return await self._exits[node]
 
     async def restart(self, node: str) -> dict[str, Any]:
-        pid = await self._start_node(node)
-        return {"pid": pid, "incarnation": self._incarnations[node]}
+        """Starts the node, unless another fault keeps it down."""
+        self._killed[node] -= 1
+        started = {} if self._killed[node] else {"pid": await self._start_node(node)}
+        return {**started, "incarnation": self._incarnations[node]}
 
     async def pause(self, node: str) -> None:
         await self._sandbox.call("signal", node, signal.SIGSTOP)

@@ -18,6 +18,11 @@ FAULTS = (
     '[[fault]]\nkind = "mute"\nat = "4s"\nfor = "1500ms"\nnodes = ["leader"]\n',
 )
 
+TWICE = (
+    '[[fault]]\nkind = "kill"\nat = "1s"\nfor = "1500ms"\nnodes = ["n1", "n2"]\n',
+    '[[fault]]\nkind = "kill"\nat = "1500ms"\nfor = "5ms"\nnodes = ["n1", "n3"]\n',
+)
+
 
 def test_a_stopped_leader_and_one_that_nobody_hears_are_proved_and_replaced(tmp_path: Path) -> None:
     scenario = load(write(tmp_path, "stopped", *FAULTS, duration="7s"))
@@ -31,4 +36,17 @@ def test_a_stopped_leader_and_one_that_nobody_hears_are_proved_and_replaced(tmp_
     assert run.results.availability is not None
     assert None not in run.results.availability.new_leader.values()
     assert applied[1]["leader"] != applied[0]["leader"]
+    assert not [check for check in run.results.checks if check.valid is False]
+
+
+def test_a_node_that_two_faults_killed_is_started_again_once_when_the_last_of_them_ends(tmp_path: Path) -> None:
+    scenario = load(write(tmp_path, "twice", *TWICE, duration="4s"))
+    run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
+    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    assert [step["effective"] for step in steps if step["step"] in ("proved", "healed")] == [True] * 4, steps
+    restarted = [step["restarted"] for step in steps if step["step"] == "healed"]
+    assert [sorted(node for node, one in nodes.items() if "pid" in one) for nodes in restarted] == [
+        ["n3"],
+        ["n1", "n2"],
+    ]
     assert not [check for check in run.results.checks if check.valid is False]
