@@ -12,7 +12,7 @@ import msgspec
 
 from experiments.checking.fault_record import FaultRecord
 from experiments.report import words
-from topologies.plan import FabricPlan, Host
+from topologies.plan import FabricPlan, Host, Member
 
 WIDTH = 1080.0
 SWITCH_WIDTH, SWITCH_HEIGHT = 104.0, 30.0
@@ -33,7 +33,7 @@ MANY_LABELS = 4
 _CLIENT = re.compile(r"c\d+")
 
 
-class Tenant(msgspec.Struct, frozen=True):
+class Occupant(msgspec.Struct, frozen=True):
     """A node or client in a host. ``group`` is its side of a partition: 0, 1, …"""
 
     name: str
@@ -52,16 +52,16 @@ class Box(msgspec.Struct, frozen=True):
     name: str
     kind: str
     tier: int
-    tenants: tuple[Tenant, ...] = ()
+    occupants: tuple[Occupant, ...] = ()
 
     @property
     def middle(self) -> float:
         return self.x + self.width / 2
 
     @property
-    def main(self) -> Tenant | None:
+    def main(self) -> Occupant | None:
         """The node in a host; a client only where no node is."""
-        return next((one for one in self.tenants if not one.client), self.tenants[0] if self.tenants else None)
+        return next((one for one in self.occupants if not one.client), self.occupants[0] if self.occupants else None)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -114,10 +114,11 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: FaultRecord | No
     resolved = fault.resolved if fault else {}
     side = {name: number for number, group in enumerate(resolved.get("groups", ())) for name in group}
     killed = set(resolved.get("nodes", ()))
-    tenants: dict[str, list[Tenant]] = {}
+    occupants: dict[str, list[Occupant]] = {}
+    placement = {name: _host(plan, endpoint) for name, endpoint in placement.items()}
     for name, host in placement.items():
-        tenant = Tenant(name, _CLIENT.fullmatch(name) is not None, side.get(name), name in killed)
-        tenants.setdefault(host, []).append(tenant)
+        occupant = Occupant(name, _CLIENT.fullmatch(name) is not None, side.get(name), name in killed)
+        occupants.setdefault(host, []).append(occupant)
 
     leaves, tiers = plan.by_role("leaf"), _tiers(plan)
     width = max(WIDTH, max(map(len, (leaves, *tiers))) * (HOST_WIDTH + 2 * HOST_GAP))
@@ -139,10 +140,10 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: FaultRecord | No
         middle = (number + 0.5) * column
         boxes[leaf.name] = _switch(number, column, leaf_top, leaf.name, "leaf", 1)
         hosts = plan.hosts_of(leaf.name)
-        shown = hosts if len(hosts) <= MANY_HOSTS else tuple(host for host in hosts if host.name in tenants)
+        shown = hosts if len(hosts) <= MANY_HOSTS else tuple(host for host in hosts if host.name in occupants)
         rows = [shown[start : start + across] for start in range(0, len(shown), across)]
         for row, some in enumerate(rows):
-            boxes |= {box.name: box for box in _row(some, middle, host_top + row * (HOST_HEIGHT + HOST_GAP), tenants)}
+            boxes |= {box.name: box for box in _row(some, middle, host_top + row * (HOST_HEIGHT + HOST_GAP), occupants)}
         below = host_top + len(rows) * (HOST_HEIGHT + HOST_GAP) - HOST_GAP
         if len(shown) < len(hosts):
             notes.append((middle, below + 16, f"and {words.plural(len(hosts) - len(shown), 'host')} without a process"))
@@ -167,6 +168,12 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: FaultRecord | No
         notes,
         caption(fault) if fault else f"{words.plural(len(plan.switches), 'switch').replace('switchs', 'switches')}.",
     )
+
+
+def _host(plan: FabricPlan, endpoint: str) -> str:
+    """The host of a process: where it lives, or where the tenant's member does that it lives in."""
+    found = plan.endpoint(endpoint)
+    return found.host if isinstance(found, Member) else found.name
 
 
 def caption(fault: FaultRecord) -> str:
@@ -201,7 +208,7 @@ def _switch(number: int, column: float, top: float, name: str, kind: str, tier: 
     return Box((number + 0.5) * column - width / 2, top, width, SWITCH_HEIGHT, name, kind, tier)
 
 
-def _row(hosts: tuple[Host, ...], middle: float, top: float, tenants: Mapping[str, list[Tenant]]) -> list[Box]:
+def _row(hosts: tuple[Host, ...], middle: float, top: float, occupants: Mapping[str, list[Occupant]]) -> list[Box]:
     left = middle - (len(hosts) * (HOST_WIDTH + HOST_GAP) - HOST_GAP) / 2
     return [
         Box(
@@ -212,7 +219,7 @@ def _row(hosts: tuple[Host, ...], middle: float, top: float, tenants: Mapping[st
             host.name,
             "host",
             0,
-            tuple(tenants.get(host.name, ())),
+            tuple(occupants.get(host.name, ())),
         )
         for number, host in enumerate(hosts)
     ]

@@ -72,7 +72,7 @@ def _box(plan: FabricPlan, box: fabric.Box) -> str:
     address = _text(box.middle, box.y + box.height - 8, plan.host(box.name).ip, "small")
     if box.main is None:
         return f'<g class="host">{frame}{_text(box.middle, box.y + 21, box.name)}{address}</g>'
-    who = f"{' '.join(tenant.name for tenant in box.tenants)} · {box.name}"
+    who = f"{' '.join(occupant.name for occupant in box.occupants)} · {box.name}"
     name = _text(box.middle, box.y + 21, who, "client" if box.main.client else "node")
     return f'<g class="host process">{frame}{name}{address}</g>'
 

@@ -145,7 +145,9 @@ def _subject(record: Record) -> str:
     if not isinstance(nodes, int):
         return "The system"
     name = str(kind).capitalize() if kind else ""
-    return f"{words.count(nodes).capitalize()} {name} node{'' if nodes == 1 else 's'}".replace("  ", " ")
+    tenant = record.manifest.scenario.get("tenant")
+    where = f" in tenant {tenant}" if tenant else ""
+    return f"{words.count(nodes).capitalize()} {name} node{'' if nodes == 1 else 's'}{where}".replace("  ", " ")
 
 
 def _ordeal(faults: Sequence[FaultRecord], led: Sequence[Leader], end: int) -> str:

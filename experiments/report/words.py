@@ -71,7 +71,7 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 
 def spelled(name: str) -> str:
     """A check's name as a person writes it: ``acknowledged writes``, ``election safety``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_", " ", name).lower()
 
 
 def unbroken(name: str) -> str:

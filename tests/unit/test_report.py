@@ -226,7 +226,7 @@ def test_no_two_boxes_of_a_drawn_fabric_overlap_and_all_are_inside(spines: int, 
             or one.y + one.height <= other.y
             or other.y + other.height <= one.y
         )
-    placed = [tenant.name for box in drawing.boxes for tenant in box.tenants]
+    placed = [occupant.name for box in drawing.boxes for occupant in box.occupants]
     assert sorted(placed) == sorted(placement)
 
 
@@ -240,7 +240,7 @@ def drawn(kind: str, runs: dict[str, Path]) -> tuple[FabricPlan, fabric.Drawing]
 
 def test_a_partition_is_drawn_as_its_sides_and_the_pairs_it_keeps_apart(runs: dict[str, Path]) -> None:
     _, drawing = drawn("held", runs)
-    sides = {tenant.name: tenant.group for box in drawing.boxes for tenant in box.tenants}
+    sides = {occupant.name: occupant.group for box in drawing.boxes for occupant in box.occupants}
     assert {name for name in NODES if sides[name] == 1} == {"n1", "n2", "n4", "n5"}
     assert sides["n3"] == 0
     assert sides["c1"] is None
@@ -256,7 +256,7 @@ def test_cut_links_impaired_directions_and_killed_nodes_are_marked(runs: dict[st
     assert arrows["leaf1>spine1"].label == f"20{words.THIN}ms ±{words.THIN}5{words.THIN}ms, 10{words.THIN}% loss"
     assert arrows["leaf1>spine1"].line.y1 > arrows["leaf1>spine1"].line.y2, "it points up, to the spine"
     assert arrows["leaf3>spine2"].lasting
-    killed = [tenant.name for box in drawn("killed", runs)[1].boxes for tenant in box.tenants if tenant.killed]
+    killed = [occupant.name for box in drawn("killed", runs)[1].boxes for occupant in box.occupants if occupant.killed]
     assert killed == ["n3"]
 
 
@@ -454,3 +454,11 @@ def test_what_was_recorded_by_a_newer_version_is_read_as_far_as_it_is_known(tmp_
     results["checks"].append({"name": "a new check", "valid": True, "summary": "fine", "novelty": 1})
     (run / "results.json").write_bytes(msgspec.json.encode(results))
     assert "a new check" in write_report(run).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("OneVoteATerm", "one vote a term"), ("ElectionSafety", "election safety"), ("stale_reads", "stale reads")],
+)
+def test_a_checks_name_is_spelled_as_words(name: str, said: str) -> None:
+    assert words.spelled(name) == said
