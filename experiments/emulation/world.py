@@ -71,6 +71,10 @@ def _first_line(*command: str) -> str:
     return done.stdout.partition("\n")[0].strip()
 
 
+#: What a node ends with that broke, or found that what it or others had promised was not so (`apps.process.Halt`).
+BROKE = (os.EX_SOFTWARE, os.EX_DATAERR)
+
+
 class EmulatedWorld:
     """What strikes and runs need of the fabric (`experiments.stage.Stage`), and the processes in its hosts."""
 
@@ -260,7 +264,7 @@ class EmulatedWorld:
         if os.statvfs(self.folder.path).f_bavail == 0:
             why = f"no space left on device: {self.folder.path}; free some, or choose another place with --out DIR"
             self._died.append(WorldError(why, os.EX_IOERR))
-        elif name in self.nodes and self._sampler is not None and (status < 0 or status == os.EX_SOFTWARE):
+        elif name in self.nodes and self._sampler is not None and (status < 0 or status in BROKE):
             # The system under test broke, not its machine: let the rest of it show what follows.
             self._deaths.append({"node": name, "t": self.clock(), "status": status, "said": said})
         else:
