@@ -154,17 +154,21 @@ class Strike(abc.ABC):
         return {"effective": not wrong, "expected": expected, "measured": measured, "mismatches": wrong}
 
 
-class PartitionStrike(Strike):
-    fault: Partition
+class _GrudgeStrike(Strike):
+    """One after which some do not hear others."""
+
     severs = True
+
+    @abc.abstractmethod
+    def decide(self) -> tuple[Grudge, Record]:
+        """Who does not hear whom, and what else belongs on record."""
 
     async def apply(self) -> Record:
         leader = self.world.leader()
-        groups = self.targets(self.fault.groups)
-        grudge = complete_grudge(groups)
+        grudge, more = self.decide()
         self.handles = [await self.world.drop(grudge)]
         self.effects.grudges[self.index] = grudge
-        return {"groups": groups, "grudge": grudge, "leader": leader}
+        return {**more, "grudge": grudge, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
         return await self._matrix(budget_ns)
@@ -175,6 +179,22 @@ class PartitionStrike(Strike):
 
     async def prove_healed(self) -> Record:
         return await self._matrix(REPAIR_NS)
+
+
+class PartitionStrike(_GrudgeStrike):
+    fault: Partition
+
+    def decide(self) -> tuple[Grudge, Record]:
+        groups = self.targets(self.fault.groups)
+        return complete_grudge(groups), {"groups": groups}
+
+
+class MuteStrike(_GrudgeStrike):
+    fault: Mute
+
+    def decide(self) -> tuple[Grudge, Record]:
+        nodes = self.targets([self.fault.nodes])[0]
+        return {other: [node for node in nodes if node != other] for other in self.world.placement}, {"nodes": nodes}
 
 
 class LinkDownStrike(Strike):
@@ -360,29 +380,6 @@ class ReconfigureStrike(Strike):
 
     async def prove_healed(self) -> Record:
         return {"effective": True}
-
-
-class MuteStrike(Strike):
-    fault: Mute
-    severs = True
-
-    async def apply(self) -> Record:
-        leader = self.world.leader()
-        nodes = self.targets([self.fault.nodes])[0]
-        grudge = {other: [node for node in nodes if node != other] for other in self.world.placement}
-        self.handles = [await self.world.drop(grudge)]
-        self.effects.grudges[self.index] = grudge
-        return {"nodes": nodes, "grudge": grudge, "leader": leader}
-
-    async def prove(self, budget_ns: int) -> Record:
-        return await self._matrix(budget_ns)
-
-    async def heal(self) -> None:
-        await super().heal()
-        del self.effects.grudges[self.index]
-
-    async def prove_healed(self) -> Record:
-        return await self._matrix(REPAIR_NS)
 
 
 class PauseStrike(Strike):

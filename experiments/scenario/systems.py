@@ -44,6 +44,17 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
     ``module:function`` as in `apps.runtime.kinds`.
     """
 
+    #: Whether the nodes have a leader; the world waits for one before the workload starts.
+    elects: ClassVar[bool] = True
+    #: Whether clients are promised a linearizable register.
+    linearizable: ClassVar[bool] = True
+    #: What clients can ask for.
+    operations: ClassVar[tuple[str, ...]] = ("read", "write", "cas", "delete")
+    #: Whether a request that is sent again takes effect once, so that clients may do so.
+    has_sessions: ClassVar[bool] = True
+    #: The kind of process that clients of it are (`apps.runtime.kinds`).
+    client: ClassVar[str] = "client"
+
     nodes: int = 5
     placement: tuple[str, ...] = ()
     election_timeout: tuple[int, int] = (150_000_000, 300_000_000)
@@ -71,36 +82,11 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
         return SILENT_TIMEOUTS * self.election_timeout[1]
 
     @property
-    def elects(self) -> bool:
-        """Whether the nodes have a leader; the world waits for one before the workload starts."""
-        return True
-
-    @property
     def timeouts(self) -> tuple[int, int]:
         """The shortest and the longest silence after which a node acts, in nanoseconds. A machine on which event loops
         are late beside the shortest makes the result itself.
         """
         return self.election_timeout
-
-    @property
-    def linearizable(self) -> bool:
-        """Whether clients are promised a linearizable register."""
-        return True
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        """What clients can ask for."""
-        return ("read", "write", "cas", "delete")
-
-    @property
-    def has_sessions(self) -> bool:
-        """Whether a request that is sent again takes effect once, so that clients may do so."""
-        return True
-
-    @property
-    def client(self) -> str:
-        """The kind of process that clients of it are (`apps.runtime.kinds`)."""
-        return "client"
 
     def process(self) -> dict[str, Any]:
         """A node's ``process``, as `apps.runtime.config` reads it."""
@@ -160,6 +146,11 @@ def _raft(table: Table) -> Raft:
 class Quorum(msgspec.Struct, frozen=True, tag="quorum", tag_field="kind"):
     """A store on quorums, tuned by ``config``; it has no leader. ``placement`` and ``implementation`` as in `Raft`."""
 
+    elects: ClassVar[bool] = False
+    operations: ClassVar[tuple[str, ...]] = ("read", "write", "delete")
+    has_sessions: ClassVar[bool] = False
+    client: ClassVar[str] = "client"
+
     nodes: int = 5
     placement: tuple[str, ...] = ()
     config: QuorumConfig = QuorumConfig()
@@ -174,28 +165,12 @@ class Quorum(msgspec.Struct, frozen=True, tag="quorum", tag_field="kind"):
         return SILENT_TIMEOUTS * self.config.timeout
 
     @property
-    def elects(self) -> bool:
-        return False
-
-    @property
     def timeouts(self) -> tuple[int, int]:
         return self.config.patience, self.config.timeout
 
     @property
     def linearizable(self) -> bool:
         return self.config.linearizable
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        return ("read", "write", "delete")
-
-    @property
-    def has_sessions(self) -> bool:
-        return False
-
-    @property
-    def client(self) -> str:
-        return "client"
 
     def process(self) -> dict[str, Any]:
         return {"kind": self.implementation or "quorum", **msgspec.to_builtins(self.config)}
@@ -223,6 +198,12 @@ def _quorum(table: Table) -> Quorum:
 class _Unasked(msgspec.Struct, frozen=True, tag_field="kind"):
     """What nodes have in common that no client asks for anything."""
 
+    elects: ClassVar[bool] = False
+    linearizable: ClassVar[bool] = False
+    operations: ClassVar[tuple[str, ...]] = ()
+    has_sessions: ClassVar[bool] = False
+    client: ClassVar[str] = "client"
+
     nodes: int = 5
     placement: tuple[str, ...] = ()
     implementation: str = ""
@@ -230,26 +211,6 @@ class _Unasked(msgspec.Struct, frozen=True, tag_field="kind"):
     @property
     def names(self) -> tuple[str, ...]:
         return _named(self.nodes)
-
-    @property
-    def elects(self) -> bool:
-        return False
-
-    @property
-    def linearizable(self) -> bool:
-        return False
-
-    @property
-    def operations(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def has_sessions(self) -> bool:
-        return False
-
-    @property
-    def client(self) -> str:
-        return "client"
 
 
 class Heartbeat(_Unasked, frozen=True, tag="heartbeat"):
@@ -352,6 +313,9 @@ class Maelstrom(msgspec.Struct, frozen=True, tag="maelstrom", tag_field="kind"):
     ``init_timeout``: how long it may take to answer ``init``.
     """
 
+    elects: ClassVar[bool] = False  # if they do, nobody outside is told
+    has_sessions: ClassVar[bool] = False
+
     command: tuple[str, ...]
     nodes: int = 5
     placement: tuple[str, ...] = ()
@@ -373,10 +337,6 @@ class Maelstrom(msgspec.Struct, frozen=True, tag="maelstrom", tag_field="kind"):
         return SILENT_TIMEOUTS * self.timeouts[1]
 
     @property
-    def elects(self) -> bool:
-        return False  # if they do, nobody outside is told
-
-    @property
     def timeouts(self) -> tuple[int, int]:
         return Raft().timeouts  # nobody outside knows its own: those usual for what replicates
 
@@ -387,10 +347,6 @@ class Maelstrom(msgspec.Struct, frozen=True, tag="maelstrom", tag_field="kind"):
     @property
     def operations(self) -> tuple[str, ...]:
         return ("read", "write", "cas") if self.workload == "lin-kv" else ("echo",)
-
-    @property
-    def has_sessions(self) -> bool:
-        return False
 
     @property
     def client(self) -> str:
