@@ -51,8 +51,8 @@ QUANTITIES = {
     # The median: where the processor is emulated, now and then a process waits for it, which delays a few packets much.
     "delay": Quantity(Impairment(delay=20 * MS), "20 ms", "delay_p50", "ms", 5.0),
     "jitter": Quantity(Impairment(delay=30 * MS, jitter=10 * MS), "30 ms ± 10 ms, its deviation", "jitter", "ms", 2.0),
-    # Chance alone must hardly ever fill the margin: of 900 packets each, the difference has a deviation of 1.4 %, and two
-    # of eight differences beyond 4 % on one side come about once in 6,000 times.
+    # Chance alone must hardly ever fill the margin: with 900 packets each, a difference has a deviation of 1.4 %, and
+    # two of eight beyond 4 % on one side come about once in 6,000 times.
     "loss": Quantity(Impairment(loss=0.1), "10 %", "loss", "%", 4.0, packets=900),
     "rate": Quantity(Impairment(rate=4_000_000), "4 Mbit/s", "rate", "Mbit/s", 0.4),
 }
