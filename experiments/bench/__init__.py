@@ -124,5 +124,6 @@ def run_bench(name: str, json: bool) -> int:
         sys.stdout.buffer.write(as_json(name, figures) + b"\n")
         sys.stdout.flush()
     else:
-        Console().print(as_table(name, figures))
+        # A file has no width: figures are not cut off for one.
+        Console(width=None if sys.stdout.isatty() else 140).print(as_table(name, figures))
     return 1 if any(row.met is False for row in figures) else 0
