@@ -38,7 +38,7 @@ lint: setup
 # One after another, each with the machine to itself; fails if an aim was missed, after the last.
 bench:
 	@.ci/setup --bench
-	@missed=; for name in wire raft fabric throughput ecmp failover detectors simulator; do \
+	@missed=; for name in wire raft fabric throughput ecmp mtu failover detectors simulator; do \
 		.ci/privileged .venv/bin/splitbrain bench $$name || missed="$$missed $$name"; done; \
 	[ -z "$$missed" ] || { echo "missed:$$missed" >&2; exit 1; }
 
