@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+from experiments.effects import Effects
 from experiments.phrases import seconds
 from experiments.scenario import Fault, Scenario, ScenarioError
 from experiments.stage import Stage
-from experiments.strikes import STRIKES, Effects, Strike
+from experiments.strikes import STRIKES, Strike
 
 #: How long the workload may run up before anything is counted as time of the scenario.
 LEAD_IN_NS = 100_000_000
@@ -58,7 +59,7 @@ class Schedule:
         self.epoch = 0
         self.faults: list[Fault] = []
         self._world, self._tell, self._progress, self._strikes = world, tell, progress, strikes
-        self._effects = Effects()
+        self._effects = Effects(world)
         self._look_ns = look_ns
 
     def now(self) -> int:
@@ -80,7 +81,7 @@ class Schedule:
         strike = self._strikes[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))
         kind = str(strike.fault.__struct_config__.tag)
         self._record(strike, "asked", {"asked": strike.asked()})
-        with self._effects.changing() if strike.severs else contextlib.nullcontext():
+        with self._effects.changing() if strike.disturbs else contextlib.nullcontext():
             resolved = await strike.apply()
         self._record(strike, "applied", {"resolved": resolved})
         self._progress("fault", f"{seconds(self.now())}  {_said(kind, resolved)}")
@@ -94,17 +95,14 @@ class Schedule:
             if fault.lasts:
                 proof.cancel()
             outcome = (await asyncio.gather(proof, return_exceptions=True))[0]
-            with self._effects.changing() if strike.severs else contextlib.nullcontext():
+            with self._effects.changing() if strike.disturbs else contextlib.nullcontext():
                 await strike.heal()
             lifted = self.now()
             self._progress("heal", f"{seconds(lifted)}  {kind}")
-            if isinstance(outcome, BaseException):
-                why = (
-                    "the fault ended before it was measured"
-                    if isinstance(outcome, asyncio.CancelledError)
-                    else str(outcome)
-                )
-                self._record(strike, "proved", {"effective": False, "mismatches": [why]})
+            if isinstance(outcome, asyncio.CancelledError):
+                self._record(strike, "proved", strike.unproved())
+            elif isinstance(outcome, BaseException):
+                self._record(strike, "proved", {"effective": False, "mismatches": [str(outcome)]})
             self._record(strike, "healed", {"lifted": lifted, **await strike.prove_healed()})
 
     async def _prove(self, strike: Strike) -> None:

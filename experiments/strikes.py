@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
 from apps.raft.quorum import Configuration
-from experiments.nemesis import Grudge, Reach, complete_grudge, expected_reach, flaps, merge, mismatches, resolve
+from experiments.effects import LOOK_S, MOST_LOOKS, REPAIR_NS, Effects, Network
+from experiments.nemesis import Grudge, complete_grudge, flaps, resolve
 from experiments.scenario import (
     Fault,
     Flap,
@@ -31,32 +31,18 @@ from experiments.scenario import (
     links,
 )
 from topologies.impairment import Impairment
-from topologies.plan import FabricPlan
 
 Record = dict[str, Any]
-
-#: Long enough for the controller to have routed around a dead link, whatever it measures at its best.
-REPAIR_NS = 150_000_000
 
 #: How long a link is measured to see that it is itself again.
 HEALED_NS = 300_000_000
 
-#: How often it is looked whether something has come about, in seconds.
-LOOK_S = 0.02
 
-
-#: How often it is looked anew who reaches whom, when other strikes come and go meanwhile.
-MOST_LOOKS = 5
-
-
-class World(Protocol):
+class World(Network, Protocol):
     """What a strike needs of the place where the scenario plays."""
 
-    plan: FabricPlan
     nodes: tuple[str, ...]
 
-    @property
-    def placement(self) -> Mapping[str, str]: ...
     def leader(self) -> str | None: ...
     async def drop(self, grudge: Grudge) -> int: ...
     async def lift(self, handle: int) -> None: ...
@@ -71,47 +57,12 @@ class World(Protocol):
     async def pause(self, node: str) -> None: ...
     async def resume(self, node: str) -> None: ...
     async def is_paused(self, node: str) -> bool | None: ...
-    async def matrix(self, budget_ns: int) -> dict[str, dict[str, list[int]]]: ...
-
-
-class Effects:
-    """What is broken at the moment, over all strikes: overlapping faults are proved against their sum.
-
-    What was seen belongs to one sum only if none was `changing` meanwhile: if ``changes`` is as it was, and at rest.
-    """
-
-    def __init__(self) -> None:
-        self.grudges: dict[int, Grudge] = {}
-        self.dead: dict[int, list[str]] = {}
-        self.paused: dict[int, list[str]] = {}
-        self.changes = 0
-        self._changing = 0
-
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[None]:
-        """While the block lasts, something begins to be in force, or ceases to be."""
-        self.changes += 1
-        self._changing += 1
-        try:
-            yield
-        finally:
-            self._changing -= 1
-
-    async def rest(self) -> int:
-        """Wait until nothing is `changing`; how many changes there have been."""
-        while self._changing:
-            await asyncio.sleep(LOOK_S)
-        return self.changes
-
-    def expected(self, world: World) -> Reach:
-        dead = [name for names in self.dead.values() for name in names]
-        return expected_reach(world.plan, world.placement, merge(self.grudges.values()), dead)
 
 
 class Strike(abc.ABC):
-    """One fault of a run, numbered ``index``. ``severs``: it changes who reaches whom."""
+    """One fault of a run, numbered ``index``. ``disturbs``: it changes what becomes of packets."""
 
-    severs: ClassVar[bool] = False
+    disturbs: ClassVar[bool] = False
 
     def __init__(self, index: int, fault: Fault, world: World, effects: Effects, random: Random) -> None:
         self.index = index
@@ -135,29 +86,38 @@ class Strike(abc.ABC):
 
     async def heal(self) -> None:
         await asyncio.gather(*(self.world.lift(handle) for handle in self.handles))
+        self.effects.forget(self.index)
 
     @abc.abstractmethod
     async def prove_healed(self) -> Record: ...
 
+    def unproved(self) -> Record:
+        """What belongs on record if the fault ended before it was proved."""
+        return {"effective": False, "mismatches": ["the fault ended before it was measured"]}
+
     def targets(self, groups: Iterable[Iterable[str]]) -> list[list[str]]:
         return resolve([list(group) for group in groups], self.world.nodes, self.world.leader(), self.random)
 
-    async def _matrix(self, budget_ns: int) -> Record:
-        for _ in range(MOST_LOOKS):
-            changes = await self.effects.rest()
-            expected = self.effects.expected(self.world)
-            measured = await self.world.matrix(budget_ns)
-            # Else another strike came or went while the probes were under way: what they saw belongs to no moment.
-            if self.effects.changes == changes:
-                break
-        wrong = mismatches(expected, measured)
-        return {"effective": not wrong, "expected": expected, "measured": measured, "mismatches": wrong}
 
-
-class _GrudgeStrike(Strike):
+class _SeveringStrike(Strike):
     """One after which some do not hear others."""
 
-    severs = True
+    disturbs = True
+
+    async def prove(self, budget_ns: int) -> Record:
+        severed = self.effects.severed_by(self.index)
+        return await self.effects.prove(budget_ns, severed, patience_ns=budget_ns * 9 // 10)
+
+    async def heal(self) -> None:
+        self._severed = self.effects.severed_by(self.index)
+        await super().heal()
+
+    async def prove_healed(self) -> Record:
+        return await self.effects.prove(REPAIR_NS, self._severed)
+
+
+class _GrudgeStrike(_SeveringStrike):
+    """One by which switches drop what some send to others."""
 
     @abc.abstractmethod
     def decide(self) -> tuple[Grudge, Record]:
@@ -169,16 +129,6 @@ class _GrudgeStrike(Strike):
         self.handles = [await self.world.drop(grudge)]
         self.effects.grudges[self.index] = grudge
         return {**more, "grudge": grudge, "leader": leader}
-
-    async def prove(self, budget_ns: int) -> Record:
-        return await self._matrix(budget_ns)
-
-    async def heal(self) -> None:
-        await super().heal()
-        del self.effects.grudges[self.index]
-
-    async def prove_healed(self) -> Record:
-        return await self._matrix(REPAIR_NS)
 
 
 class PartitionStrike(_GrudgeStrike):
@@ -197,42 +147,46 @@ class MuteStrike(_GrudgeStrike):
         return {other: [node for node in nodes if node != other] for other in self.world.placement}, {"nodes": nodes}
 
 
-class LinkDownStrike(Strike):
+class LinkDownStrike(_SeveringStrike):
     fault: LinkDown
-    severs = True
 
     async def apply(self) -> Record:
         self._links = links(self.world.plan, self.fault.links)
         leader = self.world.leader()
         self.handles = await asyncio.gather(*(self.world.cut(name) for name in self._links))
-        # Not before: who probes meanwhile would take for dead what still passes, and would not know to probe again.
         self.effects.dead[self.index] = self._links
         return {"links": self._links, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
-        return await self._carrier(budget_ns)
-
-    async def heal(self) -> None:
-        await super().heal()
-        del self.effects.dead[self.index]
+        return self._merged(await self._carrier(), await super().prove(budget_ns))
 
     async def prove_healed(self) -> Record:
-        return await self._carrier(REPAIR_NS)
+        return self._merged(await self._carrier(), await super().prove_healed())
 
-    async def _carrier(self, budget_ns: int) -> Record:
-        await asyncio.sleep(min(REPAIR_NS, budget_ns // 2) / 1e9)
-        # Once it is healed, a link is still down if another strike holds it down.
-        dead = {name for names in self.effects.dead.values() for name in names}
-        carrier = await self.world.carrier(self._links)
-        proof = await self._matrix(budget_ns)
-        effective = proof["effective"] and all(up == (name not in dead) for name, up in carrier.items())
-        return {**proof, "effective": effective, "carrier": carrier}
+    async def _carrier(self) -> Record:
+        """Whether each link has carrier, and what is wrong with that: other strikes may hold a healed one down."""
+        for _ in range(MOST_LOOKS):
+            await self.effects.rest()
+            dead = self.effects.dead_links
+            carrier = await self.world.carrier(self._links)
+            await self.effects.rest()
+            if dead == self.effects.dead_links:
+                break
+        wrong = [name for name, up in carrier.items() if up == (name in dead)]
+        mismatches = [f"{name} has {'' if carrier[name] else 'no '}carrier" for name in wrong]
+        return {"carrier": carrier, "mismatches": mismatches}
+
+    @staticmethod
+    def _merged(carrier: Record, reach: Record) -> Record:
+        wrong = [*carrier["mismatches"], *reach["mismatches"]]
+        return {**reach, **carrier, "effective": not wrong, "mismatches": wrong}
 
 
 class FlapStrike(Strike):
     """Every link by a task of its own; ``self._seen`` is how often each was seen without carrier, and with it again."""
 
     fault: Flap
+    disturbs = True
 
     async def apply(self) -> Record:
         self._links = links(self.world.plan, self.fault.links)
@@ -258,11 +212,10 @@ class FlapStrike(Strike):
         self._over.set()
         await asyncio.gather(*self._tasks)
         await super().heal()
-        del self.effects.dead[self.index]
 
     async def prove_healed(self) -> Record:
         await asyncio.sleep(REPAIR_NS / 1e9)
-        held = {name for names in self.effects.dead.values() for name in names}
+        held = self.effects.dead_links
         carrier = await self.world.carrier(self._links)
         self._wrong += [f"{name} is down" for name, up in carrier.items() if up != (name not in held)]
         return {**self._record(), "carrier": carrier}
@@ -306,12 +259,17 @@ class FlapStrike(Strike):
 
 
 class ImpairStrike(Strike):
+    """Measured where no other strike interferes: `_hidden` has what is known of directions where one always did."""
+
     fault: Impair
+    disturbs = True
 
     async def apply(self) -> Record:
         self._directions = directions(self.world.plan, self.fault.links)
+        self._hidden: dict[str, str] = {}
         leader = self.world.leader()
         impairment = self.fault.impairment
+        self.effects.impaired[self.index] = dict.fromkeys(self._directions, impairment)
         self.handles = await asyncio.gather(*(self.world.impair(name, impairment) for name in self._directions))
         asked = msgspec.to_builtins(self.fault.impairment)
         return {"directions": dict.fromkeys(self._directions, asked), "leader": leader}
@@ -319,15 +277,46 @@ class ImpairStrike(Strike):
     async def prove(self, budget_ns: int) -> Record:
         return await self._observe(budget_ns)
 
+    def unproved(self) -> Record:
+        return {"effective": None, "hidden": self._hidden} if self._hidden else super().unproved()
+
     async def prove_healed(self) -> Record:
         return await self._observe(HEALED_NS)
 
     async def _observe(self, budget_ns: int) -> Record:
-        found = await asyncio.gather(*(self.world.observe(name, budget_ns) for name in self._directions))
-        seen = dict(zip(self._directions, found, strict=True))
+        found = await asyncio.gather(*(self._undisturbed(name, budget_ns) for name in self._directions))
+        seen = {name: one for name, one in zip(self._directions, found, strict=True) if one is not None}
         wrong = [f"{name}: {problem}" for name, one in seen.items() for problem in one["disagreements"]]
         obtained = {name: one["obtained"] for name, one in seen.items()}
-        return {"effective": not wrong, "obtained": obtained, "mismatches": wrong}
+        effective = not wrong if obtained else None
+        hidden = {"hidden": self._hidden} if self._hidden else {}
+        return {"effective": effective, "obtained": obtained, "mismatches": wrong, **hidden}
+
+    async def _undisturbed(self, direction: str, budget_ns: int) -> Record | None:
+        """What was measured of a direction while no other strike changed anything about it; None if one always did."""
+        link = next(link.name for link in self.world.plan.links if direction in link.directions)
+        for _ in range(MOST_LOOKS):
+            await self.effects.rest()
+            while link in self.effects.dead_links:
+                self._hidden[direction] = f"another fault held {link} down"
+                await asyncio.sleep(LOOK_S)
+            changes = self._changes(link, direction)
+            failed: OSError | None = None
+            try:
+                found = await self.world.observe(direction, budget_ns)
+            except OSError as error:  # the network is down
+                failed = error
+            await self.effects.rest()
+            if changes == self._changes(link, direction):
+                if failed:
+                    raise failed
+                self._hidden.pop(direction, None)
+                return found
+            self._hidden[direction] = f"other faults changed {link} while it was measured"
+        return None
+
+    def _changes(self, link: str, direction: str) -> tuple[int, int]:
+        return self.effects.changes[link], self.effects.changes[direction]
 
 
 class KillStrike(Strike):
@@ -396,7 +385,7 @@ class PauseStrike(Strike):
         return await self._look(True, self._nodes)
 
     async def heal(self) -> None:
-        del self.effects.paused[self.index]
+        self.effects.forget(self.index)
         held = {node for nodes in self.effects.paused.values() for node in nodes}
         self._resumed = [node for node in self._nodes if node not in held]
         await asyncio.gather(*(self.world.resume(node) for node in self._resumed))

@@ -17,7 +17,9 @@ STOPPING = ("kill", "pause")
 class Step(msgspec.Struct, frozen=True):
     """One line: something that was asked, applied, proved or healed, at ``t`` from the start of the workload.
 
-    What a step proves depends on the fault's kind; ``effective`` is None where nothing was measured.
+    What a step proves depends on the fault's kind; ``effective`` is None where nothing was measured. Other faults may
+    have kept pairs of a matrix from being judged (``unjudged``: receiver and sender), and directions of links from
+    being measured (``hidden``: how).
     """
 
     fault: int
@@ -30,6 +32,8 @@ class Step(msgspec.Struct, frozen=True):
     expected: dict[str, dict[str, bool]] = {}
     measured: dict[str, dict[str, tuple[int, int]]] = {}
     mismatches: list[Any] = []
+    unjudged: list[tuple[str, str]] = []
+    hidden: dict[str, str] = {}
     carrier: dict[str, bool] = {}
     obtained: dict[str, dict[str, Any]] = {}
     exited: dict[str, int | None] = {}
@@ -107,7 +111,7 @@ class FaultRecord(msgspec.Struct, frozen=True):
         for step, verb, what in ((self.proved, "proved", "had no effect"), (self.healed, "healed", "did not end")):
             if step is None:
                 found.append(f"{name} was not {verb}: the run ended before")
-            elif not step.effective:
+            elif step.effective is False or (step.effective is None and not step.hidden):
                 found.append(f"{name} {what} as asked{_some(step.mismatches)}")
         return found
 

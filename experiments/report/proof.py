@@ -106,7 +106,8 @@ def _outcome(fault: FaultRecord) -> str:
         return "proved, and proved healed" if fault.healed is not None else "proved; no heal on record"
     if fault.proof is False:
         return "not what was asked"
-    return "not measured"
+    hidden = next((why for step in (fault.proved, fault.healed) if step for why in step.hidden.values()), "")
+    return f"not measured: {hidden}" if hidden else "not measured"
 
 
 def _times(fault: FaultRecord) -> Table:
@@ -134,10 +135,11 @@ def _matrix(step: Step, when: str) -> Matrix:
             if sender == receiver:
                 cells.append(Cell(None, "", False, ""))
                 continue
-            wanted = expected[receiver].get(sender)
+            unjudged = (receiver, sender) in step.unjudged
+            wanted = None if unjudged else expected[receiver].get(sender)
             sent, arrived = measured.get(receiver, {}).get(sender, (0, 0))
             wrong = wanted is not None and sent > 0 and (arrived > 0) != wanted
-            must = {True: "must arrive", False: "must not arrive", None: "nothing was asked"}[wanted]
+            must = {True: "must arrive", False: "must not arrive", None: "were hidden by other faults"}[wanted]
             title = f"{sender} to {receiver}: {arrived} of {sent} probes arrived; they {must}"
             cells.append(Cell(wanted, f"{arrived}/{sent}" if sent else MISSING, wrong, title))
         rows.append((receiver, cells))

@@ -46,8 +46,9 @@ QUIET_START, QUIET_END = 0.05, 0.25
 #: Faults of one schedule, the moments they gather around, and how near: what overlaps finds more than what does not.
 MOST_FAULTS, MOST_MOMENTS, NEAR_MS = 8, 3, 600
 
-#: How long one lasts: long enough to be proved, except a kill.
-LASTS_MS = (400, 600, 1000, 2000, 4000)
+#: How long one lasts: long enough to be proved on a fabric, by a look at who reaches whom that begins when another look
+#: has ended; a kill takes no time to prove.
+LASTS_MS = (600, 1000, 2000, 4000)
 KILLED_MS = (5, 50, 300, 1000, 3000)
 
 
@@ -74,8 +75,8 @@ def with_random_faults(
         make = _pick(random, kinds)
         lasts = _pick(random, KILLED_MS if make is _kill else LASTS_MS) * _MILLISECOND
         at = _pick(random, moments) + int(random.random() * NEAR_MS * _MILLISECOND)
-        at = max(begin, min(at, end - lasts))
-        faults.append(make(scenario, random, at, lasts))
+        fault = make(scenario, random, at, lasts)
+        faults.append(msgspec.structs.replace(fault, at=max(begin, min(at, end - fault.lasts))))
     asked = scenario.expect
     expect = Expect(asked.linearizable, asked.recovery, reinstatement=asked.reinstatement)
     return msgspec.structs.replace(scenario, faults=tuple(sorted(faults, key=lambda fault: fault.at)), expect=expect)
@@ -132,6 +133,8 @@ def _impair(scenario: Scenario, random: Random, at: int, lasts: int) -> Impair:
         reorder=_pick(random, (0.0, 0.1)),
     )
     link = scenario.plan.link(_link(scenario, random))
+    # Its probes are waited for as long as they may be late, and sent for some time before.
+    lasts = max(lasts, 4 * (delay + 3 * impairment.jitter) + 600 * _MILLISECOND)
     return Impair((_pick(random, (link.name, *link.directions)),), impairment, at, lasts)
 
 
