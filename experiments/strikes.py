@@ -278,7 +278,7 @@ class ImpairStrike(Strike):
         return await self._observe(budget_ns)
 
     def unproved(self) -> Record:
-        return {"effective": None, "hidden": self._hidden} if self._hidden else super().unproved()
+        return {"effective": None, "hidden": dict(self._hidden)} if self._hidden else super().unproved()
 
     async def prove_healed(self) -> Record:
         return await self._observe(HEALED_NS)
@@ -289,7 +289,7 @@ class ImpairStrike(Strike):
         wrong = [f"{name}: {problem}" for name, one in seen.items() for problem in one["disagreements"]]
         obtained = {name: one["obtained"] for name, one in seen.items()}
         effective = not wrong if obtained else None
-        hidden = {"hidden": self._hidden} if self._hidden else {}
+        hidden = {"hidden": dict(self._hidden)} if self._hidden else {}
         return {"effective": effective, "obtained": obtained, "mismatches": wrong, **hidden}
 
     async def _undisturbed(self, direction: str, budget_ns: int) -> Record | None:

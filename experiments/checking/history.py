@@ -231,6 +231,8 @@ class _Epoch(msgspec.Struct, frozen=True):
 #: What Jepsen's nemeses call the start and the end of what they do, where it is not start-<kind> and stop-<kind>.
 _NEMESIS = {"impair": ("start-packet", "stop-packet"), "kill": ("kill", "start"), "pause": ("pause", "resume")}
 
+_HEALED = {True: "healed", False: "not healed", None: "not measured"}
+
 
 def merge_histories(run: Path) -> None:
     """Write ``history.jsonl`` and ``history.edn`` of the run in ``run``, from what its clients recorded and its faults.
@@ -268,7 +270,7 @@ def _nemesis(path: Path) -> Iterator[Event]:
             yield Event("nemesis", "info", start, step.asked or step.resolved, step.t)
         elif step.step == "healed":
             yield Event("nemesis", "info", stop, None, step.t)
-            yield Event("nemesis", "info", stop, "healed" if step.effective else "not healed", step.t)
+            yield Event("nemesis", "info", stop, _HEALED[step.effective], step.t)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

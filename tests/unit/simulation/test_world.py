@@ -165,6 +165,20 @@ def test_two_faults_that_cut_one_link_are_both_proved_and_healed() -> None:
     assert (outcome.valid, outcome.broken) == (True, [])
 
 
+def test_an_impairment_that_another_fault_hides_is_said_to_be_hidden_and_no_reason_for_doubt(tmp_path: Path) -> None:
+    faults = (
+        LinkDown(("leaf1-spine1",), SECOND, 2 * SECOND),
+        Impair(("leaf1>spine1",), Impairment(loss=0.5), 1500 * MS, SECOND),
+    )
+    run = play(short(*faults), tmp_path, "test", lambda stage, detail: None, "simulated")
+    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    proved, healed = (step for step in steps if step["fault"] == 1 and step["step"] in ("proved", "healed"))
+    assert proved["effective"] is None
+    assert proved["hidden"] == {"leaf1>spine1": "another fault held leaf1-spine1 down"}
+    assert healed["effective"], "it is measured when the link is up again"
+    assert run.results.valid is True, run.results.summary
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Faults that only a simulation has
 
