@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import pytest
 
 from experiments.emulation.inside import Inside
@@ -14,17 +16,21 @@ from topologies.sandbox import Sandbox
 pytestmark = pytest.mark.network
 
 PLAN = LeafSpine(4, 2, 1)
-FLOWS = [Flow("h1", "h2", "udp", port, 7000) for port in range(5000, 5004)] + [Flow("h1", "h2", "tcp", 5000, 80)]
+FLOWS = [Flow("h1", "h2", protocol, port, 7000) for protocol in ("udp", "tcp") for port in range(5000, 5004)]
 DATAGRAMS = 100
 
 
-def test_the_observed_way_is_the_one_packets_of_the_flow_take_on_any_fabric_of_the_plan(tmp_path: Path) -> None:
-    assert computed(PLAN, "h1", "h2") is None
+@pytest.mark.parametrize("dataplane", ["ovs", "routed"])
+def test_the_observed_way_is_the_one_packets_of_the_flow_take_on_any_fabric_of_the_plan(
+    dataplane: Literal["ovs", "routed"], tmp_path: Path
+) -> None:
+    plan = msgspec.structs.replace(PLAN, dataplane=dataplane)
+    assert computed(plan, "h1", "h2") is None
     seen = []
     for number in range(2):
         folder = tmp_path / str(number)
         folder.mkdir()
-        with Sandbox(Inside, PLAN, folder, 1, out=folder, on_event=lambda event: None) as sandbox:
+        with Sandbox(Inside, plan, folder, 1, out=folder, on_event=lambda event: None) as sandbox:
             sandbox.call_sync("build")
             sandbox.call_sync("wait_forwarding", 30.0)
             seen.append([sandbox.run_sync(observe, flow) for flow in FLOWS])
