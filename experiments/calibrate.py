@@ -141,7 +141,7 @@ def _rows(one: Calibration) -> list[tuple[str, str, str, str]]:
         for what, key, wanted, write in (
             ("delay", "delay_mean", mean, _exact),
             ("jitter", "jitter", deviation, _exact),
-            ("loss", "loss", asked.loss, words.share),
+            ("loss or damage" if asked.corrupt else "loss", "loss", asked.missing, words.share),
         )
     ]
     if asked.burst:

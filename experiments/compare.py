@@ -268,13 +268,13 @@ def _measured(a: Side, b: Side, asked: Sequence[Difference], where: Sequence[Dif
             if mine and others and (mine[1] < others[0] or others[1] < mine[0]):
                 write = share if key == "loss" else span
                 shown = [f"{write(low)} to {write(high)}" for low, high in (mine, others)]
-                both = f"{obtained[direction].get('backend', '?')} and {also[direction].get('backend', '?')}"
+                backends = [one[direction].get("backend", "the bare link") for one in (obtained, also)]
                 yield Difference(
                     "measured",
                     f"{name} of {direction}",
                     shown[0],
                     shown[1],
-                    f"their 95 % intervals are apart: {both} on these machines did not do the same",
+                    f"their 95 % intervals are apart: {' and '.join(backends)} on these machines did not do the same",
                 )
 
 

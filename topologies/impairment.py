@@ -87,6 +87,11 @@ class Impairment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
 
     @property
+    def missing(self) -> float:
+        """The share of packets that do not arrive as they were sent: lost, or damaged."""
+        return self.loss + (1 - self.loss) * self.corrupt
+
+    @property
     def needs_packets(self) -> bool:
         """Whether packets must be decided on one by one, so that none may pass as part of a larger, unsegmented one."""
         return bool(self.jitter or self.loss or self.duplicate or self.reorder or self.corrupt or self.rate)

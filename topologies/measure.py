@@ -163,10 +163,18 @@ def verify(asked: Impairment, obtained: Obtained, *, tolerance: int = 2_000_000)
     may fill the queue, which adds delay and loss that are in order. A measurement of which too few packets arrived to
     show anything is a disagreement too.
     """
+    carried = 1 - asked.loss
+    # Of a packet that is duplicated, the wire damages both copies or none, netem each by itself.
+    both, either = carried * asked.corrupt, carried * asked.corrupt * (1 - asked.duplicate * (1 - asked.corrupt))
+    missing = obtained.sent - obtained.arrived
+    share = min(max(asked.loss + either, missing / obtained.sent), asked.missing)
+    what = "lost or damaged" if asked.corrupt else "lost"
     problems = [
-        *_disagreeing_share("lost", asked, obtained, asked.loss, obtained.sent - obtained.arrived - obtained.corrupted),
-        *_disagreeing_share("damaged", asked, obtained, (1 - asked.loss) * asked.corrupt, obtained.corrupted),
-        *_disagreeing_share("duplicated", asked, obtained, (1 - asked.loss) * asked.duplicate, obtained.duplicated),
+        *_disagreeing_share(what, asked, obtained, share, missing),
+        *_disagreeing_share("damaged", asked, obtained, both, round(obtained.corrupted / (1 + asked.duplicate))),
+        *_disagreeing_share(
+            "duplicated", asked, obtained, carried * asked.duplicate * (1 - asked.corrupt), obtained.duplicated
+        ),
     ]
     if asked.loss * obtained.sent > obtained.sent - 10:
         return problems
@@ -194,10 +202,11 @@ def verify_rate(asked: Impairment, obtained: ObtainedRate, *, tolerance: float =
 
 
 def _disagreeing_share(what: str, asked: Impairment, obtained: Obtained, share: float, count: int) -> list[str]:
-    if what == "lost" and asked.rate and count > obtained.sent * share:
+    losing = what.startswith("lost")
+    if losing and asked.rate and count > obtained.sent * share:
         return []
-    if what == "lost" and asked.burst and 0 < asked.loss < 1:
-        likely = _bursty_tail(asked, obtained.sent, count)
+    if losing and asked.burst and 0 < asked.loss < 1:
+        likely = _bursty_tail(asked, obtained.sent, share, count)
     else:
         likely = binomial_tail(obtained.sent, share, count)
     if likely >= SIGNIFICANCE / 2:
@@ -205,14 +214,14 @@ def _disagreeing_share(what: str, asked: Impairment, obtained: Obtained, share: 
     return [f"{count / obtained.sent:.2%} of {obtained.sent} probes {what}, where {share:.2%} was asked"]
 
 
-def _bursty_tail(asked: Impairment, trials: int, count: int) -> float:
+def _bursty_tail(asked: Impairment, trials: int, share: float, count: int) -> float:
     """`binomial_tail` for losses that come in bursts: that of fewer packets, which know as much as these do."""
     start, end = gilbert(asked)
     if count == 0:
-        return (1 - asked.loss) * (1 - start) ** (trials - 1)
+        return (1 - share) * (1 - start) ** (trials - 1)
     correlation = max(0.0, 1 - start - end)  # of one packet's fate with the next one's
     worth = (1 - correlation) / (1 + correlation)
-    return binomial_tail(max(1, round(trials * worth)), asked.loss, round(count * worth))
+    return binomial_tail(max(1, round(trials * worth)), share, round(count * worth))
 
 
 def _ms(nanoseconds: float) -> str:

@@ -37,7 +37,7 @@ LINK_BLOCK = "172.16.0.0/12"
 #: Sysctls of a switch's namespace, under ``net``: it forwards, hashes the 5-tuple, takes packets by whichever way they
 #: come (RFC 3704 has no place where ways are many), and sends nobody elsewhere. The 5-tuple is spelt out (ip-sysctl,
 #: policy 3; 0x37 are both addresses, the protocol and both ports): policy 1, "Layer 4", trusts the hash that a packet
-#: brings along, and what a TCP socket on the same machine gave it is drawn anew for every connection and retransmission.
+#: brings along, and a TCP socket on the same machine draws that anew for every connection and some retransmissions.
 SWITCH_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
     "ipv6/conf/default/disable_ipv6": "1",

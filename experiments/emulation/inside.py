@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -227,9 +228,10 @@ class Inside:
         obtained = await measure_link(
             self.impairments.measured(direction), packets=packets, interval=MEASURING_INTERVAL_NS, wait=wait
         )
-        facts: dict[str, Any] = {"backend": self.impairments.backend.name, **msgspec.to_builtins(obtained)}
+        facts: dict[str, Any] = msgspec.to_builtins(obtained)
         if asked != Impairment():
-            facts["counters"] = msgspec.to_builtins(self.impairments.counters(direction))
+            counters = self.impairments.counters(direction)
+            facts |= {"backend": self.impairments.backend.name, "counters": msgspec.to_builtins(counters)}
         return {"obtained": facts, "disagreements": verify(asked, obtained)}
 
     async def calibrate(
@@ -238,10 +240,16 @@ class Inside:
         """Impair each direction as it will be, measure it also by saturating it, and lift that again.
 
         Only for a network that carries nothing yet. Returns what was obtained by direction, beside what was ``asked``.
+        Where nothing is, one link is measured as it is: what the machine itself adds to delays.
         """
+        one = min(
+            self.plan.links, key=lambda link: not (link.a.port and link.b.port)
+        )  # between switches, if there is any
+        asked = asked or {one.directions[0]: Impairment()}
         measured: dict[str, Any] = {}
         for direction, impairment in asked.items():
-            with self.impairments.impair(direction, impairment):
+            bare = impairment == Impairment()
+            with nullcontext() if bare else self.impairments.impair(direction, impairment):
                 found = await self.observe(direction, budget_ns, most)
                 if impairment.rate:
                     offered = round(impairment.rate * OVERLOAD)

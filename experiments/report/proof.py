@@ -188,7 +188,12 @@ def _impairment(name: str, asked: Mapping[str, Any], found: Mapping[str, Any]) -
         ["mean delay", _span(mean), _mean_delay(found), _span(counters.get("delay_mean"))],
         ["standard deviation", _span(deviation), _sure(found, "jitter", _span), MISSING],
         ["99 % within", "", _span(found.get("delay_p99")), _span(counters.get("delay_p99"))],
-        ["lost", _share(asked.get("loss", 0.0)), _sure(found, "loss", _share), _share(lost)],
+        [
+            "lost or damaged" if asked.get("corrupt") else "lost",
+            _share(wanted.missing if wanted else asked.get("loss", 0.0)),
+            _sure(found, "loss", _share),
+            MISSING if asked.get("corrupt") else _share(lost),
+        ],
     ]
     for key, counted in (("duplicate", "duplicated"), ("reorder", "reordered"), ("corrupt", "corrupted")):
         if asked.get(key):

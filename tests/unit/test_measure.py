@@ -27,7 +27,7 @@ def played(impairment: Impairment, seed: int, packets: int = 200) -> Obtained:
     for number in range(packets):
         sent = number * 2 * MS
         fate = fates.next(sent, 128)
-        damaged += fate.bit is not None
+        damaged += len(fate.departures) if fate.bit is not None else 0
         if fate.bit is None:
             arrivals += [Arrival(number, sent, leaves + noise.randrange(MS // 5)) for leaves in fate.departures]
     return summarise(packets, 128, sorted(arrivals, key=lambda arrival: arrival.received), damaged)
@@ -43,6 +43,7 @@ ASKED = [
     Impairment(loss=0.2, burst=4.0),
     Impairment(loss=1.0),
     Impairment(duplicate=0.2, corrupt=0.2),
+    Impairment(duplicate=0.5, corrupt=0.5, loss=0.2),
     Impairment(delay=30 * MS, reorder=0.5),
     Impairment(rate=1_000_000, delay=5 * MS),
 ]
