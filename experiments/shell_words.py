@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from experiments.scenario import directions
-from topologies.impairment import Distribution, Impairment
+from topologies.impairment import Distribution, Impairment, from_samples
 from topologies.plan import FabricPlan
 from topologies.units import UnitError, parse_duration, parse_rate, parse_share
 
@@ -64,7 +64,22 @@ def parse_impair(plan: FabricPlan, line: str) -> tuple[list[str], Impairment]:
             raise WordError(f"{word}: {error}") from None
     if not names or not values:
         raise WordError("say which link or direction, and what it does: impair leaf1>spine1 delay=20ms loss=10%")
-    return directions(plan, names), Impairment(**values)
+    return directions(plan, names), _impairment(values)
+
+
+def _impairment(values: dict[str, Any]) -> Impairment:
+    """What scenario files take (`experiments.scenario.topology.read_impairment`) and no more, and not nothing."""
+    if values.get("samples") and not values.keys() & {"delay", "jitter"}:
+        measured = from_samples(values["samples"])
+        values = {**values, "delay": measured.delay, "jitter": measured.jitter}
+    impairment = Impairment(**values)
+    if impairment.jitter > impairment.delay:
+        raise WordError(
+            "the jitter is larger than the delay, and no packet can arrive before it was sent: give a delay"
+        )
+    if not (impairment.delay or impairment.needs_packets):
+        raise WordError("that impairs nothing: give a delay, a loss or a rate, such as delay=20ms loss=10%")
+    return impairment
 
 
 def parse_flow(plan: FabricPlan, line: str) -> tuple[str, str, Literal["udp", "tcp"], int, int]:

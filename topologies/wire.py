@@ -196,9 +196,8 @@ class WireBackend:
     impaired directions pass nothing.
     """
 
-    name = "wire"
-
     def __init__(self, *, command: Sequence[str] | None = None, on_exit: Callable[[str], None] | None = None) -> None:
+        self.name = "wire" if command or find_binary() else "wire, in Python"
         self._command = command
         self._on_exit = on_exit
         self._process: subprocess.Popen[bytes] | None = None

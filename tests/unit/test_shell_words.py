@@ -15,7 +15,7 @@ from experiments.shell_words import (
     parse_impair,
     parse_partition,
 )
-from topologies.impairment import Impairment
+from topologies.impairment import Impairment, from_samples
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import PlanError
 from topologies.tenants import tenant, with_tenants
@@ -75,11 +75,19 @@ def test_an_impairment_is_read_with_its_units_and_a_link_means_both_directions()
         ("leaf1>spine1 queue=many", "queue=many: .*whole number"),
         ("leaf1>spine1 samples=1ms,2", "'2' is not a duration"),
         ("leaf1>spine1 distribution=even delay=1ms", "uniform, normal, pareto"),
+        ("leaf1>spine1 jitter=5ms", "the jitter is larger than the delay"),
+        ("leaf1>spine1 queue=5", "impairs nothing"),
     ],
 )
 def test_an_impairment_that_cannot_be_read_is_refused_with_the_reason(line: str, said: str) -> None:
     with pytest.raises(WordError, match=said):
         parse_impair(PLAN, line)
+
+
+def test_samples_bring_the_delay_and_the_jitter_that_they_have() -> None:
+    _, impairment = parse_impair(PLAN, "leaf1>spine1 distribution=table samples=1ms,2ms,9ms")
+    assert impairment == from_samples((1_000_000, 2_000_000, 9_000_000))
+    assert impairment.delay == 4_000_000
 
 
 def test_a_flow_is_read_whole() -> None:
