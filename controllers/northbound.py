@@ -16,10 +16,14 @@ why, ``{"error": …}``, and costs a connection of its own and nothing else.
 
 from __future__ import annotations
 
+import io
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler
+from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -33,8 +37,12 @@ JSON, METRICS = "application/json", "text/plain; version=0.0.4; charset=utf-8"
 
 #: Requests answered at once; the next one is told to come again.
 MOST_AT_ONCE = 16
-#: Seconds a client may take over its request, and we over sending the answer.
+#: Seconds a client may take over its request, in all, and we over sending the answer.
 PATIENCE_S = 5.0
+#: What is read of more than was asked for, so that a client which is still sending it gets to read the answer.
+DRAINED_BYTES = 1 << 20
+#: Ways told between two hosts: their number grows exponentially with a grid's size.
+MOST_WAYS = 1_000
 
 PAGES = ("/topology", "/switches", "/links", "/paths/FROM/TO", "/partitions", "/metrics")
 
@@ -84,7 +92,9 @@ def answer(source: Source, target: str) -> Answer:
                 return Answer(200, _json({"links": _links(source.plan, source.state())}))
             case ["paths", sender, receiver]:
                 ways = paths(source.plan, source.state().dead, sender, receiver)
-                return Answer(200, _json({"from": sender, "to": receiver, "paths": ways}))
+                told = list(islice(ways, MOST_WAYS))
+                more = {"truncated": True} if next(ways, None) else {}
+                return Answer(200, _json({"from": sender, "to": receiver, "paths": told, **more}))
             case ["partitions"]:
                 return Answer(200, _json({"partitions": partitions(source.plan, source.faults())}))
             case ["metrics"]:
@@ -115,7 +125,7 @@ class Path(msgspec.Struct, frozen=True):
     share: float
 
 
-def paths(plan: FabricPlan, dead: tuple[str, ...], sender: str, receiver: str) -> list[Path]:
+def paths(plan: FabricPlan, dead: tuple[str, ...], sender: str, receiver: str) -> Iterator[Path]:
     """Every way that a packet can take while the links in ``dead`` are down; none where these cut the hosts apart.
 
     Raises `PlanError` for hosts that are not there, or are the same.
@@ -124,12 +134,9 @@ def paths(plan: FabricPlan, dead: tuple[str, ...], sender: str, receiver: str) -
     if sender == receiver:
         raise PlanError(f"what {sender} sends itself never leaves it; name another host")
     if {link.name for end in (sender, receiver) for link in plan.links_of(end)} & {*dead}:
-        return []
-    onward = routes(plan, dead)
-    return [
-        Path((sender, *nodes, receiver), float(share))
-        for nodes, share in _ways(onward, frozenset(dead), here.leaf, there.leaf)
-    ]
+        return iter(())
+    ways = _ways(routes(plan, dead), frozenset(dead), here.leaf, there.leaf)
+    return (Path((sender, *nodes, receiver), float(share)) for nodes, share in ways)
 
 
 def _ways(
@@ -204,6 +211,23 @@ def metrics(plan: FabricPlan, state: State) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _Punctual(io.RawIOBase):
+    """What comes in on a connection until a moment of the monotonic clock; TimeoutError after it."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection, self._deadline = connection, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 def handler(source: Source) -> Callable[[Any, Any], None]:
     """A function of a connection and its address that answers the one request on it, and closes it."""
     places = threading.BoundedSemaphore(MOST_AT_ONCE)
@@ -211,6 +235,10 @@ def handler(source: Source) -> Callable[[Any, Any], None]:
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "splitbrain", ""
         timeout = PATIENCE_S
+
+        def setup(self) -> None:
+            super().setup()
+            self.rfile = io.BufferedReader(_Punctual(self.connection, time.monotonic() + PATIENCE_S))
 
         def do_GET(self) -> None:
             length = self.headers.get("Content-Length", "0")
@@ -228,7 +256,7 @@ def handler(source: Source) -> Callable[[Any, Any], None]:
 
         def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
             """What http.server found wrong: a request line or headers that are none, or too long."""
-            self._reply(problem(code, message or explain or "not a request"))
+            self._reply(problem(code, message or explain or self.responses[code][0]))
 
         def _reply(self, reply: Answer) -> None:
             self.close_connection = True
@@ -241,6 +269,16 @@ def handler(source: Source) -> Callable[[Any, Any], None]:
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply.body)
+            if reply.status != 200:
+                self._drain()
+
+        def _drain(self) -> None:
+            """Read what is still coming: closed with something unread, a connection is reset, and the answer lost
+            (RFC 9112 §9.6)."""
+            self.connection.shutdown(socket.SHUT_WR)
+            left = DRAINED_BYTES
+            while left > 0 and (read := self.rfile.read1(left)):
+                left -= len(read)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -74,9 +74,7 @@ def _impairment(values: dict[str, Any]) -> Impairment:
         values = {**values, "delay": measured.delay, "jitter": measured.jitter}
     impairment = Impairment(**values)
     if impairment.jitter > impairment.delay:
-        raise WordError(
-            "the jitter is larger than the delay, and no packet can arrive before it was sent: give a delay"
-        )
+        raise WordError("the jitter is larger than the delay, but no packet can arrive before it was sent")
     if not (impairment.delay or impairment.needs_packets):
         raise WordError("that impairs nothing: give a delay, a loss or a rate, such as delay=20ms loss=10%")
     return impairment

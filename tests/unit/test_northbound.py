@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from typing import Any
 
 import msgspec
@@ -71,8 +72,8 @@ def test_paths_are_all_the_ways_there_are_now_and_their_shares() -> None:
 
 
 def test_links_that_cut_two_hosts_apart_leave_no_way() -> None:
-    assert paths(PLAN, ("h1-leaf1",), "h1", "h3") == []
-    assert paths(PLAN, tuple(f"leaf2-spine{number}" for number in range(1, 5)), "h1", "h3") == []
+    assert [*paths(PLAN, ("h1-leaf1",), "h1", "h3")] == []
+    assert [*paths(PLAN, tuple(f"leaf2-spine{number}" for number in range(1, 5)), "h1", "h3")] == []
     with pytest.raises(PlanError, match="never leaves"):
         paths(PLAN, (), "h1", "h1")
 
@@ -150,6 +151,46 @@ def test_whatever_is_sent_gets_one_json_object_and_a_status_that_fits(data: byte
     answered, body = request(data)
     assert answered == status
     assert ("error" in body) == (status != 200)
+
+
+def test_of_more_ways_than_anybody_reads_the_first_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(northbound, "MOST_WAYS", 2)
+    told = asked("/paths/h1/h5")
+    assert (len(told["paths"]), told["truncated"]) == (2, True)
+    monkeypatch.setattr(northbound, "MOST_WAYS", 3)
+    assert "truncated" not in asked("/paths/h1/h5")
+
+
+def test_a_client_that_is_still_sending_gets_to_read_why_that_is_not_wanted() -> None:
+    body = b"x" * 900_000
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        serving = threading.Thread(target=handler(Source()), args=listener.accept())
+        serving.start()
+        ours.settimeout(10)
+        ours.sendall(b"POST /links HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        with ours.makefile("rb") as reply:
+            assert b" 405 " in reply.readline()
+    serving.join(timeout=10)
+    assert not serving.is_alive()
+
+
+def test_a_client_that_drips_does_not_hold_its_place_for_longer_than_one_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(northbound, "PATIENCE_S", 0.5)
+    ours, theirs = socket.socketpair()
+    serving = threading.Thread(target=handler(Source()), args=(theirs, ("", 0)))
+    serving.start()
+    with ours:
+        for _ in range(100):
+            try:
+                ours.sendall(b"G")
+            except BrokenPipeError:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("it was listened to for ten seconds")
+    serving.join(timeout=10)
 
 
 def test_a_client_that_says_nothing_is_left_alone_after_a_while_and_more_than_enough_are_sent_away(
