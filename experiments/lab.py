@@ -31,6 +31,7 @@ from experiments.scenario import (
     System,
     Workload,
     directions,
+    flapping,
     links,
 )
 from experiments.scenario.faults import flap_problems
@@ -81,10 +82,10 @@ class Lab(Run):
         return self.inject(LinkDown(names, self.now(), 0))
 
     def flap(self, *names: str, period: str, duty: float = 0.5, jitter: str = "0ms") -> Struck:
-        """These links go down for a share, ``duty``, of every ``period`` while the block lasts; see `Flap`."""
-        links(self.scenario.plan, names)
+        """These links or directions are down for a share, ``duty``, of every ``period`` while it lasts; see `Flap`."""
+        flapping(self.scenario.plan, names)
         numbers = parse_duration(period), duty, parse_duration(jitter)
-        if problems := flap_problems(*numbers):
+        if problems := flap_problems(names, *numbers):
             raise ScenarioError("\n".join(f"{key}: {what}" for key, what in problems))
         return self.inject(Flap(names, *numbers, self.now(), 0))
 

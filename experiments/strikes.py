@@ -28,6 +28,8 @@ from experiments.scenario import (
     Pause,
     Reconfigure,
     directions,
+    flapping,
+    link_of,
     links,
 )
 from topologies.impairment import Impairment
@@ -36,6 +38,9 @@ Record = dict[str, Any]
 
 #: How long a link is measured to see that it is itself again.
 HEALED_NS = 300_000_000
+
+#: What a direction does while it is down.
+SILENCE = Impairment(loss=1.0)
 
 
 class World(Network, Protocol):
@@ -48,6 +53,7 @@ class World(Network, Protocol):
     async def lift(self, handle: int) -> None: ...
     async def cut(self, link: str) -> int: ...
     async def carrier(self, names: list[str]) -> dict[str, bool]: ...
+    async def passing(self, names: list[str]) -> dict[str, bool]: ...
     async def impair(self, direction: str, impairment: Impairment) -> int: ...
     async def observe(self, direction: str, budget_ns: int) -> Record: ...
     async def kill(self, node: str) -> int: ...
@@ -183,23 +189,24 @@ class LinkDownStrike(_SeveringStrike):
 
 
 class FlapStrike(Strike):
-    """Every link by a task of its own; ``self._seen`` is how often each was seen without carrier, and with it again."""
+    """Every link or direction by a task of its own; ``self._seen`` is how often each was seen down, and up again."""
 
     fault: Flap
     disturbs = True
 
     async def apply(self) -> Record:
-        self._links = links(self.world.plan, self.fault.links)
-        self._seen = {name: [0, 0] for name in self._links}
+        self._names = flapping(self.world.plan, self.fault.links)
+        self._seen = {name: [0, 0] for name in self._names}
         self._wrong: list[str] = []
         self._held: set[str] = set()  # by other strikes, at one time or another: those need not come back
         self._over = asyncio.Event()
         self.effects.dead[self.index] = []
+        self.effects.impaired[self.index] = {name: SILENCE for name in self._names if ">" in name}
         leader = self.world.leader()
         self._tasks = [
-            asyncio.create_task(self._flap(name, Random(f"{self.random.random()} {name}"))) for name in self._links
+            asyncio.create_task(self._flap(name, Random(f"{self.random.random()} {name}"))) for name in self._names
         ]
-        return {"links": self._links, "leader": leader}
+        return {"links": self._names, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
         clock = asyncio.get_running_loop().time
@@ -215,10 +222,9 @@ class FlapStrike(Strike):
 
     async def prove_healed(self) -> Record:
         await asyncio.sleep(REPAIR_NS / 1e9)
-        held = self.effects.dead_links
-        carrier = await self.world.carrier(self._links)
-        self._wrong += [f"{name} is down" for name, up in carrier.items() if up != (name not in held)]
-        return {**self._record(), "carrier": carrier}
+        up = {name: await self._is_up(name) for name in self._names}
+        self._wrong += [f"{name} is down" for name, is_up in up.items() if is_up is self._held_by_others(name)]
+        return {**self._record(), "carrier": {name: is_up for name, is_up in up.items() if ">" not in name}}
 
     def _record(self) -> Record:
         wrong = [*self._wrong, *(f"{name} was not seen to go down and come back" for name in self._unseen())]
@@ -239,23 +245,34 @@ class FlapStrike(Strike):
             except TimeoutError:
                 pass
             with self.effects.changing():
+                if not up:
+                    held.append(await self._take_down(name))
+                if ">" not in name:
+                    dead = self.effects.dead[self.index]
+                    dead.remove(name) if up else dead.append(name)
                 if up:
-                    self.effects.dead[self.index].remove(name)
                     await self.world.lift(held.pop())
-                else:
-                    self.effects.dead[self.index].append(name)
-                    held.append(await self.world.cut(name))
-            carrier = (await self.world.carrier([name]))[name]
-            held_by_others = any(name in dead for index, dead in self.effects.dead.items() if index != self.index)
-            if held_by_others:
+            is_up = await self._is_up(name)
+            if held_by_others := self._held_by_others(name):
                 self._held.add(name)
-            if carrier == (up and not held_by_others):
-                self._seen[name][carrier] += 1
-            else:
-                self._wrong.append(
-                    f"{name} has {'' if carrier else 'no '}carrier after it was {'restored' if up else 'cut'}"
-                )
+            if is_up == (up and not held_by_others):
+                self._seen[name][is_up] += 1
+            elif ">" not in name or not held_by_others:
+                self._wrong.append(f"{name} is {'up' if is_up else 'down'} after it was {'restored' if up else 'cut'}")
         self.handles += held
+
+    async def _take_down(self, name: str) -> int:
+        return await (self.world.impair(name, SILENCE) if ">" in name else self.world.cut(name))
+
+    async def _is_up(self, name: str) -> bool:
+        return (await (self.world.passing([name]) if ">" in name else self.world.carrier([name])))[name]
+
+    def _held_by_others(self, name: str) -> bool:
+        """Whether another strike keeps a link down, or may keep probes from crossing a direction."""
+        link = link_of(self.world.plan, name) if ">" in name else name
+        return any(link in dead for index, dead in self.effects.dead.items() if index != self.index) or any(
+            name in impaired for index, impaired in self.effects.impaired.items() if index != self.index
+        )
 
 
 class ImpairStrike(Strike):
@@ -294,7 +311,7 @@ class ImpairStrike(Strike):
 
     async def _undisturbed(self, direction: str, budget_ns: int) -> Record | None:
         """What was measured of a direction while no other strike changed anything about it; None if one always did."""
-        link = next(link.name for link in self.world.plan.links if direction in link.directions)
+        link = link_of(self.world.plan, direction)
         for _ in range(MOST_LOOKS):
             await self.effects.rest()
             while link in self.effects.dead_links:

@@ -206,6 +206,15 @@ class Inside:
         """Whether each link has carrier at its switch end (ethtool: link detected)."""
         return {name: self.fabric.has_carrier(name) for name in names}
 
+    async def passing(self, names: list[str]) -> dict[str, bool]:
+        """Whether each direction lets marked frames through: any of three."""
+        wait = 20_000_000 + 2 * self._longest_delay_ns()
+        found = {}
+        for name in names:
+            seen = await measure_link(self.impairments.measured(name), packets=3, interval=1_000_000, wait=wait)
+            found[name] = seen.arrived > 0
+        return found
+
     async def matrix(self, placement: Mapping[str, str], budget_ns: int) -> dict[str, dict[str, list[int]]]:
         """``{receiver: {sender: [sent, arrived]}}`` between the hosts of all in ``placement``."""
         wait = min(0.2, budget_ns / 2e9) + self._longest_delay_ns() / 1e9

@@ -377,6 +377,10 @@ class EmulatedWorld:
         found: dict[str, bool] = await self._sandbox.call("carrier", names)
         return found
 
+    async def passing(self, names: list[str]) -> dict[str, bool]:
+        found: dict[str, bool] = await self._sandbox.call("passing", names)
+        return found
+
     async def impair(self, direction: str, impairment: Impairment) -> int:
         handle: int = await self._sandbox.call("impair", direction, impairment)
         return handle

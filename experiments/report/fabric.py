@@ -188,7 +188,11 @@ def caption(fault: FaultRecord) -> str:
         pairs = sum(len(senders) for senders in resolved.get("grudge", {}).values())
         return f"A partition: {groups}. Packets of {pairs} ordered pairs of nodes are dropped in the fabric."
     if fault.kind == "flap":
-        return f"Carrier lost and back, again and again, at both ends of {words.listed(resolved['links'])}."
+        silent = [name for name in resolved["links"] if ">" in name]
+        down = [name for name in resolved["links"] if ">" not in name]
+        said = [f"carrier lost and back at both ends of {words.listed(down)}"] if down else []
+        said += [f"nothing passed in the direction of the arrow only, of {words.listed(silent)}"] if silent else []
+        return f"Again and again: {'; '.join(said)}."
     if "links" in resolved:
         return f"Carrier lost at both ends of {words.listed(resolved['links'])}."
     if "directions" in resolved:

@@ -7,7 +7,7 @@ has its module, which has the data and its reader side by side: `topology`, `sys
 
 from experiments.scenario.expect import Expect
 from experiments.scenario.faults import Fault, Flap, Impair, Kill, LinkDown, Partition, Reconfigure
-from experiments.scenario.names import ROLES, ScenarioError, directions, links, place
+from experiments.scenario.names import ROLES, ScenarioError, directions, flapping, link_of, links, place
 from experiments.scenario.process_faults import (
     BitFlip,
     CrashPoint,
@@ -58,6 +58,8 @@ __all__ = [
     "System",
     "Workload",
     "directions",
+    "flapping",
+    "link_of",
     "links",
     "load",
     "parse",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import msgspec
 
-from experiments.scenario.names import LEADERLESS_ROLES, ROLES, directions, links
+from experiments.scenario.names import LEADERLESS_ROLES, ROLES, directions, flapping, links
 from experiments.scenario.process_faults import READERS, ProcessFault, Reader
 from experiments.scenario.reading import Table, choice, positive_duration, texts
 from experiments.scenario.systems import Raft, System
@@ -16,8 +16,8 @@ from topologies.impairment import Impairment
 from topologies.plan import FabricPlan, PlanError
 from topologies.units import UnitError, format_duration, parse_duration, parse_share
 
-#: Of a link that flaps, in nanoseconds.
-SHORTEST_PERIOD = 50_000_000
+#: Of what flaps, in nanoseconds: a link's whole period, and a direction's silence, or what is between two.
+SHORTEST_PERIOD, SHORTEST_SILENCE = 50_000_000, 100_000_000
 
 
 class Partition(msgspec.Struct, frozen=True, tag="partition", tag_field="kind"):
@@ -37,7 +37,8 @@ class LinkDown(msgspec.Struct, frozen=True, tag="link-down", tag_field="kind"):
 
 
 class Flap(msgspec.Struct, frozen=True, tag="flap", tag_field="kind"):
-    """Every link that matches loses its carrier and gets it back, again and again, each at moments of its own.
+    """Every link that matches loses its carrier and gets it back, again and again, each at moments of its own; one of
+    its directions (``leaf1>spine1``) passes nothing meanwhile, and keeps its carrier.
 
     Once in every ``period`` nanoseconds it is down, for the share ``duty`` of it; each change comes up to ``jitter``
     nanoseconds late, evenly.
@@ -55,9 +56,14 @@ class Flap(msgspec.Struct, frozen=True, tag="flap", tag_field="kind"):
         return msgspec.structs.replace(self, period=round(self.period * factor), jitter=round(self.jitter * factor))
 
 
-def flap_problems(period: int, duty: float, jitter: int) -> list[tuple[str, str]]:
-    """What is wrong with the numbers of a `Flap`, by the names of its fields."""
+def flap_problems(names: Iterable[str], period: int, duty: float, jitter: int) -> list[tuple[str, str]]:
+    """What is wrong with the names and numbers of a `Flap`, by the names of its fields."""
     problems = []
+    shortest = min(duty, 1 - duty) * period - jitter
+    if any(">" in name for name in names) and shortest < SHORTEST_SILENCE:
+        problems.append(
+            ("period", f"a direction is silent, and passes, {format_duration(SHORTEST_SILENCE)} or more: it is probed")
+        )
     if period < SHORTEST_PERIOD:
         problems.append(("period", f"it is {format_duration(SHORTEST_PERIOD)} or more: every change is made and seen"))
     if not 0 < duty < 1:
@@ -151,11 +157,11 @@ def _link_down(table: Table, aim: Aim) -> LinkDown:
 
 
 def _flap(table: Table, aim: Aim) -> Flap:
-    names = _links(table, aim, links)
+    names = _links(table, aim, flapping)
     period = table.take("period", positive_duration, default=1_000_000_000, required=True)
     duty = table.take("duty", parse_share, default=0.5)
     jitter = table.take("jitter", parse_duration, default=0)
-    for key, what in flap_problems(period, duty, jitter):
+    for key, what in flap_problems(names, period, duty, jitter):
         table.wrong(key, what)
     if period > aim.lasts:
         table.wrong("period", "longer than the fault lasts; a link flaps at least once")

@@ -44,6 +44,18 @@ def links(plan: FabricPlan, names: Iterable[str]) -> list[str]:
     return list(found)
 
 
+def link_of(plan: FabricPlan, direction: str) -> str:
+    """The name of the link that ``leaf1>spine1`` is a direction of, which is there."""
+    return next(link.name for link in plan.links if direction in link.directions)
+
+
+def flapping(plan: FabricPlan, names: Iterable[str]) -> list[str]:
+    """The links, and the directions where a name is one of a direction, that names and patterns stand for. Raises
+    `PlanError`."""
+    found = {one: None for name in names for one in (directions if ">" in name else links)(plan, (name,))}
+    return list(found)
+
+
 class Placed(Protocol):
     """Processes that want hosts: a system's nodes, or a workload's clients."""
 

@@ -21,7 +21,7 @@ from apps.runtime.config import Config
 from apps.runtime.kinds import kind_of
 from apps.workload import Start, Stop
 from experiments.nemesis import Grudge
-from experiments.scenario import Impair, Maelstrom, Scenario, ScenarioError, directions
+from experiments.scenario import Impair, Maelstrom, Scenario, ScenarioError, directions, link_of
 from experiments.simulation.binary import Binary, Pace
 from experiments.simulation.disk import Disk
 from experiments.simulation.driver import CONTROL, Clock, Driver
@@ -341,6 +341,15 @@ class SimulatedWorld:
 
     async def carrier(self, names: list[str]) -> dict[str, bool]:
         return {name: self.network.carrier(name) for name in names}
+
+    async def passing(self, names: list[str]) -> dict[str, bool]:
+        found = {}
+        for name in names:
+            impairment = self.network.lane(name).impairment or Impairment()
+            found[name] = (
+                self.network.carrier(link_of(self.plan, name)) and self._measure(name, impairment)["arrived"] > 0
+            )
+        return found
 
     async def kill(self, node: str) -> int:
         self._kill(node)

@@ -68,6 +68,11 @@ def test_a_file_says_how_links_flap_and_may_be_written_again() -> None:
     ("old", "new", "says"),
     [
         ('period = "600ms"\n', "", "scenario:11: fault[0].period: is missing"),
+        (
+            'leaf1-spine*"]\nperiod = "600ms"',
+            'leaf1>spine1"]\nperiod = "300ms"',
+            "a direction is silent, and passes, 100ms",
+        ),
         ('"600ms"', '"10ms"', "scenario:16: fault[0].period: it is 50ms or more"),
         ('"600ms"', '"4s"', "scenario:16: fault[0].period: longer than the fault lasts"),
         ('"25%"', '"100%"', "scenario:17: fault[0].duty: a link that flaps is down for a share"),
@@ -95,3 +100,14 @@ def test_every_change_is_seen_while_it_lasts_and_none_is_left_behind(tmp_path: P
     assert found["healed"]["carrier"] == {"leaf1-spine1": True, "leaf1-spine2": True}
     assert all(4 <= seen["down"] <= 5 and seen["up"] >= 4 for seen in found["healed"]["flapped"].values())
     assert found == steps(TEXT, tmp_path)
+
+
+def test_one_direction_of_a_link_flaps_by_silence_and_keeps_its_carrier(tmp_path: Path) -> None:
+    text = TEXT.replace("leaf1-spine*", "leaf1>spine1").replace('jitter = "100ms"', "")
+    assert parse(to_toml(parse(text), "again")).faults == parse(text).faults
+    found = steps(text, tmp_path)
+    assert found["applied"]["resolved"]["links"] == ["leaf1>spine1"]
+    assert found["proved"]["effective"], found["proved"]
+    assert found["healed"]["effective"], found["healed"]
+    assert all(count >= 5 for count in found["healed"]["flapped"]["leaf1>spine1"].values())
+    assert found["healed"]["carrier"] == {}
