@@ -164,7 +164,7 @@ class Prompt(CLI):
                 self._plan.endpoint(name)
         hosts = [one for one in known if any(fnmatchcase(one, name) for name in patterns)]
         measured = _finished(self._inside.matrix({host: host for host in hosts}, _PROBING_NS))
-        width = max(map(len, hosts)) + 1
+        width = max(*map(len, hosts), len("yes")) + 1
         _say(" " * width + "".join(f"{sender:>{width}}" for sender in hosts))
         for receiver in hosts:
             cells = ["·" if sender == receiver else _cell(*measured[receiver][sender]) for sender in hosts]

@@ -70,6 +70,7 @@ class Pair:
             rounds = [self._probe(1_000, 2_000) for _ in range(3)]
             fast = self._probe(20_000, 60_000)
             capacity, tcp = self._capacity(2.0), self._tcp(5)
+        rate_errors = {kind: self._rate_error(kind) for kind in ("tcp", "udp")}
         return [
             figure(
                 "delay_error_mean_ms",
@@ -99,7 +100,8 @@ class Pair:
             figure("tcp_gbit_per_s", tcp, "Gbit/s", aim="≥ 2", peer=BARE, peer_value=bare_tcp),
             figure("loss_in_interval", self._losses_in_interval(), "share", aim="≥ 1"),
             figure("burst_error", self._burst_error(), "%", aim="≤ 5"),
-            *(figure(f"rate_error_{kind}", self._rate_error(kind), "%", aim="≤ 2") for kind in ("tcp", "udp")),
+            figure("rate_error", max(rate_errors.values()), "%", aim="≤ 2"),
+            *(figure(f"rate_error_{kind}", error, "%") for kind, error in rate_errors.items()),
         ]
 
     @contextmanager
