@@ -58,7 +58,7 @@ def render(record: Record) -> str:
 
 def _view(record: Record) -> dict[str, Any]:
     """Everything the page shows, by the names the template uses."""
-    from experiments.report import events, fabric, orders, proof, series, story, timeline, words
+    from experiments.report import balance, events, fabric, orders, proof, series, story, timeline, words
 
     manifest, results = record.manifest, record.results
     operations = events.operations(record.history)
@@ -82,6 +82,7 @@ def _view(record: Record) -> dict[str, Any]:
         if plan
         else [],
         "timeline": timeline.build(operations, counts, latency, lanes, faults, end, rate, record.metrics, plan),
+        "balance": balance.balance(record.metrics, plan),
         "time_has_operations": bool(operations),
         "bins": (counts.width, latency.width),
         "proofs": [proof.prove(fault, results.availability if results else None) for fault in faults],

@@ -19,10 +19,12 @@ from experiments.checking.fault_record import Step
 from experiments.checking.history import Event
 from experiments.checking.results import SCHEMA, Believable, Leader, Results, Valid
 from experiments.report import ReportError, events, fabric, orders, series, story, timeline, words, write_report
+from experiments.report.balance import balance
 from experiments.report.record import TraceEvent, read_record
 from tests.synthetic_runs import KINDS, MS, NODES, SECOND, write_run
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
+from topologies.three_tier import ThreeTier
 
 PARTS = ("manifest.json", "history.jsonl", "faults.jsonl", "results.json", "nodes")
 
@@ -462,3 +464,32 @@ def test_what_was_recorded_by_a_newer_version_is_read_as_far_as_it_is_known(tmp_
 )
 def test_a_checks_name_is_spelled_as_words(name: str, said: str) -> None:
     assert words.spelled(name) == said
+
+
+def test_what_a_leaf_sent_over_each_of_its_ways_is_told_as_shares_beside_what_weights_planned() -> None:
+    plan = LeafSpine(2, 2, 1)
+    counted = {
+        ("leaf1>spine1", "packets"): [(0, 100.0), (SECOND, 400.0)],
+        ("leaf1>spine2", "packets"): [(0, 0.0), (SECOND, 100.0)],
+    }
+    table = balance(counted, plan)
+    assert table is not None
+    assert [[cell.replace(words.THIN, " ") for cell in row] for row in table.rows] == [
+        ["leaf1", "400", "spine1 75 %, spine2 25 %"]
+    ]
+    links = tuple(msgspec.structs.replace(link, weight=3 if link.name == "leaf1-spine1" else 1) for link in plan.links)
+    weighted = balance(counted, msgspec.structs.replace(plan, links=links))
+    assert weighted is not None
+    assert "spine1 75 % (planned 75 %)" in weighted.rows[0][2].replace(words.THIN, " ")
+
+
+def test_ways_are_told_of_every_tier_and_of_none_where_there_is_no_choice() -> None:
+    three = ThreeTier(4, 2, 2, 2, 1)
+    ups = {(f"{link.a.node}>{link.b.node}", "packets"): [(0, 0.0), (SECOND, 1.0)] for link in three.links}
+    ups |= {(f"{link.b.node}>{link.a.node}", "packets"): [(0, 0.0), (SECOND, 1.0)] for link in three.links}
+    table = balance(ups, three)
+    assert table is not None
+    assert {row[0] for row in table.rows} == {
+        switch.name for switch in three.switches if not switch.name.startswith("super")
+    }
+    assert balance(ups, LeafSpine(1, 2, 1)) is None
