@@ -64,6 +64,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--northbound", type=_address, help="where to answer HTTP, such as 127.0.0.1:8080 (controllers.northbound)"
     )
+    parser.add_argument(
+        "--hash",
+        choices=("datapath", "fields"),
+        default="datapath",
+        help="by what flows are spread; on Open vSwitch's kernel datapath fields (controllers.openflow) [%(default)s]",
+    )
     parser.add_argument("--library", choices=("ryu", "os_ken"), default="ryu", help="[%(default)s]")
     arguments = parser.parse_args(argv)
 
@@ -84,6 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.northbound:
         host, port = arguments.northbound
         os.environ["SPLITBRAIN_NORTHBOUND"] = f"{host}:{port}"
+    os.environ["SPLITBRAIN_HASH"] = arguments.hash
     run(arguments.plan, arguments.listen, arguments.status, arguments.library)
 
 

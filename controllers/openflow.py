@@ -1,13 +1,14 @@
 """Our flows and groups as OpenFlow 1.5 messages of the library, and back.
 
-OpenFlow 1.5 because a SELECT group's hash can be chosen there: ``dp_hash``, named in a Netronome property, takes the
-whole 5-tuple. Without it Open vSwitch leaves UDP ports out, and all UDP between two hosts, VXLAN too, takes one link
-(ovs-ofctl(8), "selection_method").
+OpenFlow 1.5 because a SELECT group's hash can be chosen there, by a Netronome property (ovs-ofctl(8),
+"selection_method"). Without it Open vSwitch leaves UDP ports out, and all UDP between two hosts, VXLAN too, takes one
+link. ``SPLITBRAIN_HASH`` says which of two that take the whole 5-tuple: ``datapath``, or ``fields``; see `METHODS`.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import struct
 from collections.abc import Iterable
 from typing import Any, assert_never
@@ -31,8 +32,27 @@ from controllers.pipeline import (
 
 NETRONOME = 0x154D  # the experimenter of NTR_SELECTION_METHOD (Open vSwitch, netronome-ext.h)
 SELECTION_METHOD = 1
-#: A method's name in 16 bytes and a 64-bit parameter, as the 32-bit words the library wants.
-DP_HASH = list(struct.unpack("!7I", struct.pack("!4x16sQ", b"dp_hash", 0)))
+#: What is hashed, by OXM field number and length in bytes (OpenFlow 1.5, §7.2.3.8): protocol, addresses, ports of TCP
+#: and of UDP; and the types of frame and ICMP, which tell no two packets of a flow apart and fill the last 32-bit word.
+_HASHED = ((10, 1), (11, 4), (12, 4), (13, 2), (14, 2), (15, 2), (16, 2), (5, 2), (19, 1))
+
+
+def _method(name: bytes, fields: bytes = b"") -> list[int]:
+    """A method's name in 16 bytes, a 64-bit parameter and what it hashes, as the 32-bit words the library wants."""
+    packed = struct.pack("!4x16sQ", name, 0) + fields
+    return list(struct.unpack(f"!{len(packed) // 4}I", packed))
+
+
+#: ``datapath``: the datapath's own hash, faster in user space. The kernel's is the one that a TCP socket on the same
+#: machine gave the packet, drawn anew for every connection and some retransmissions: ``fields`` hashes the packet's own.
+METHODS = {
+    "datapath": _method(b"dp_hash"),
+    "fields": _method(
+        b"hash", b"".join(struct.pack("!HBB", 0x8000, field << 1, size) + b"\xff" * size for field, size in _HASHED)
+    ),
+}
+HASH = "SPLITBRAIN_HASH"
+_CHOSEN = METHODS[os.environ.get(HASH, "datapath")]
 
 
 def change_message(datapath: Any, change: Change) -> Any:
@@ -78,7 +98,7 @@ def _group_mod(datapath: Any, operation: str, group: Group) -> Any:
         group.id,
         ofproto.OFPG_BUCKET_ALL,
         [_bucket(bucket) for bucket in group.buckets],
-        [parser.OFPGroupPropExperimenter(ofproto.OFPGPT_EXPERIMENTER, None, NETRONOME, SELECTION_METHOD, DP_HASH)],
+        [parser.OFPGroupPropExperimenter(ofproto.OFPGPT_EXPERIMENTER, None, NETRONOME, SELECTION_METHOD, _CHOSEN)],
     )
 
 
@@ -171,7 +191,7 @@ def read_groups(body: Iterable[Any]) -> list[Group]:
 
 def _hashes_fully(group: Any) -> bool:
     return group.type == ofproto.OFPGT_SELECT and any(
-        getattr(each, "experimenter", None) == NETRONOME and each.data == DP_HASH for each in group.properties
+        getattr(each, "experimenter", None) == NETRONOME and each.data == _CHOSEN for each in group.properties
     )
 
 

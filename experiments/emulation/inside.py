@@ -24,6 +24,7 @@ from topologies.fabric import Fabric
 from topologies.impair import Impairments, choose_backend
 from topologies.impairment import Impairment
 from topologies.measure import measure_link, measure_rate, verify, verify_rate
+from topologies.openvswitch import choose_datapath
 from topologies.plan import FabricPlan
 from topologies.routed_fabric import RoutedFabric
 
@@ -78,8 +79,12 @@ class Inside:
         plan = home / "plan.json"
         plan.write_bytes(self.plan.to_json())
         controller = [sys.executable, "-m", "controllers.launch", "--plan", str(plan), "--northbound", NORTHBOUND]
+        spread = ["--hash", "fields" if choose_datapath() == "system" else "datapath"]
         self.spawn(
-            "controller", None, [*controller, "--status", str(home / "controller.jsonl")], home / "controller.log"
+            "controller",
+            None,
+            [*controller, *spread, "--status", str(home / "controller.jsonl")],
+            home / "controller.log",
         )
         self.fabric = Fabric(self.plan, log_directory=home)
         self.fabric.start()
