@@ -44,7 +44,7 @@ def _method(name: bytes, fields: bytes = b"") -> list[int]:
 
 
 #: ``datapath``: the datapath's own hash, faster in user space. The kernel's is the one that a TCP socket on the same
-#: machine gave the packet, drawn anew for every connection and some retransmissions: ``fields`` hashes the packet's own.
+#: machine gave the packet, drawn anew for every connection and some retransmissions; ``fields`` hashes the packet.
 METHODS = {
     "datapath": _method(b"dp_hash"),
     "fields": _method(
