@@ -8,6 +8,7 @@ thread where it was, and nothing may be awaited in between.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 @contextmanager
 def created(name: str) -> Iterator[None]:
     """Make the namespace ``name`` and be in it for the block. It stays until `remove`. Raises OSError."""
-    path = DIRECTORY / name
+    path = _path(name)
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
     with _back_afterwards():
         _check(_libc.unshare(_CLONE_NEWNET), f"unshare for {name}")
@@ -34,7 +35,7 @@ def created(name: str) -> Iterator[None]:
 @contextmanager
 def inside(name: str) -> Iterator[None]:
     """Be in the namespace ``name`` for the block: sockets opened, programs started there stay in it. Raises OSError."""
-    there = os.open(DIRECTORY / name, os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(_path(name), os.O_RDONLY | os.O_CLOEXEC)
     try:
         with _back_afterwards():
             _check(_libc.setns(there, _CLONE_NEWNET), name)
@@ -44,11 +45,18 @@ def inside(name: str) -> Iterator[None]:
 
 
 def remove(name: str) -> None:
-    """Forget the name; the namespace goes with its last process and socket."""
-    path = DIRECTORY / name
+    """Forget the name; the namespace goes with its last process and socket. Raises OSError for what is no name."""
+    path = _path(name)
     _libc.umount2(os.fsencode(path), _MNT_DETACH)
     with suppress(FileNotFoundError):
         path.unlink()
+
+
+def _path(name: str) -> Path:
+    """Names come from plans, and plans from files: none may lead elsewhere."""
+    if "/" in name or name in ("", ".", ".."):
+        raise OSError(errno.EINVAL, "no name of a network namespace", name)
+    return DIRECTORY / name
 
 
 @contextmanager
