@@ -28,6 +28,10 @@ KINDS: dict[str, Callable[..., FabricPlan]] = {
 DEFAULT = "leaf-spine,2,3,4"
 
 
+#: Python reads no number of more than 4,300, and no fabric has so many of anything.
+_MOST_DIGITS = 12
+
+
 def scenario_file(name: str) -> Path:
     """The file of a shipped scenario, or of any other. Raises FileNotFoundError that says what is shipped."""
     if name.endswith(".toml") or os.sep in name:
@@ -58,7 +62,10 @@ def named(text: str) -> FabricPlan | Scenario:
     Raises `PlanError`, `experiments.scenario.ScenarioError`, or OSError for a file that cannot be read.
     """
     if text.endswith(".json"):
-        return FabricPlan.from_json(Path(text).read_bytes())
+        try:
+            return FabricPlan.from_json(Path(text).read_bytes())
+        except PlanError as error:
+            raise PlanError(f"{text}: {error}") from None
     kind, *sizes = text.split(",")
     if kind in KINDS:
         return KINDS[kind](**_sizes(kind, sizes))
@@ -78,6 +85,8 @@ def _sizes(kind: str, given: Sequence[str]) -> Mapping[str, int]:
     names = _parameters(kind)
     if not given:
         raise PlanError(f"{kind} needs its sizes: write {_usage(kind)}, such as {DEFAULT}")
+    if long := [name for name, size in zip(names, given, strict=False) if len(size) > _MOST_DIGITS]:
+        raise PlanError(f"{', '.join(long)} of {kind} has more than {_MOST_DIGITS} digits: no fabric is so large")
     if len(given) != len(names) or not all(size.strip().isdecimal() for size in given):
         raise PlanError(f"{','.join([kind, *given])!r} does not give {kind} its sizes: write {_usage(kind)}")
     return dict(zip(names, map(int, given), strict=True))

@@ -8,7 +8,6 @@ Blocks are IPv4, as text or as `ipaddress.IPv4Network`.
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Interface, IPv4Network
@@ -31,9 +30,12 @@ def block(text: str | IPv4Network) -> IPv4Network:
 def split(whole: str | IPv4Network, networks: int, *, hosts: int, longest: int = 30) -> list[IPv4Network]:
     """The first ``networks`` equal parts of a block, each with room for ``hosts``, a router and the two of RFC 919.
 
-    The parts are as small as that allows, or of prefix length ``longest``. Raises `PlanError` when they do not fit.
+    The parts are as small as that allows, or of prefix length ``longest``. Raises `PlanError` when they do not fit, or
+    a number is negative.
     """
     given = block(whole)
+    if networks < 0 or hosts < 0:
+        raise PlanError(f"{networks} networks of {hosts} hosts: neither can be negative")
     prefix = min(longest, 32 - (hosts + 2).bit_length())
     if prefix < given.prefixlen or networks > 2 ** (prefix - given.prefixlen):
         room = 2 ** max(0, prefix - given.prefixlen) if prefix >= given.prefixlen else 0
@@ -71,9 +73,39 @@ def check_apart(networks: Mapping[str, str | IPv4Network]) -> None:
         raise PlanError(f"addresses overlap: {'; '.join(overlaps)}")
 
 
+def interface(address: str) -> IPv4Interface:
+    """A host's address with its prefix length, ``10.0.1.1/24``.
+
+    Raises `PlanError` for anything else, also for the address of the network itself and for that of all in it.
+    """
+    try:
+        found = IPv4Interface(address)
+    except ValueError:
+        found = None
+    if found is None or str(found) != address:  # 10.0.1.1/255.255.255.0, and 10.0.1.1, which is a network by itself
+        raise PlanError(f"{address!r} is no address with a prefix length, such as 10.0.1.1/24")
+    if found.network.prefixlen < 31 and found.ip in (found.network.network_address, found.network.broadcast_address):
+        raise PlanError(f"{address} is the address of a whole network, not of a host in it")
+    return found
+
+
 def network_of(address: str) -> IPv4Network:
     """The network of an address with its prefix length, ``10.0.1.1/24``. Raises `PlanError` for anything else."""
-    try:
-        return ipaddress.IPv4Interface(address).network
-    except ValueError:
-        raise PlanError(f"{address!r} is no address with a prefix length, such as 10.0.1.1/24") from None
+    return interface(address).network
+
+
+#: What no host can be called.
+_NO_HOSTS = {
+    IPv4Network("0.0.0.0/8"): "unspecified: it is only for hosts that have no address yet (RFC 1122 §3.2.1.3)",
+    IPv4Network("127.0.0.0/8"): "loopback: packets to it never leave a host (RFC 1122 §3.2.1.3)",
+    IPv4Network("224.0.0.0/4"): "multicast: its addresses are groups', no host's (RFC 5771)",
+}
+
+
+def unicast(network: IPv4Network) -> IPv4Network:
+    """The same network. Raises `PlanError`, with the reason, where hosts cannot have the addresses in it."""
+    for block, reason in _NO_HOSTS.items():
+        if network.overlaps(block):
+            within = f"{network} is" if network.subnet_of(block) else f"{network} has {block}, which is"
+            raise PlanError(f"{within} {reason}")
+    return network

@@ -27,6 +27,7 @@ import msgspec
 from mininet.log import output
 
 from topologies import netns, nftables, openvswitch, vtep
+from topologies.check import check
 from topologies.dataplane import Dataplane, OvsDataplane
 from topologies.mininet_topo import plan_of
 from topologies.nodes import FabricHost, FabricLink, FabricMember, FabricSwitch, Mininet, Topo
@@ -91,7 +92,8 @@ class Fabric(Mininet):
 
     ``datapath`` is Open vSwitch's: in the kernel (``system``), in user space (``netdev``), or ``auto``: the former
     where the kernel can. ``controller`` is where the switches look for theirs, ``tcp:ADDRESS:PORT`` in the sandbox's
-    own namespace, or None for no one. ``log_directory`` gets Open vSwitch's logs. Whatever fails raises `FabricError`.
+    own namespace, or None for no one. ``log_directory`` gets Open vSwitch's logs. A plan that cannot be
+    (`check`) raises `PlanError`, and whatever fails `FabricError`.
 
     Of Mininet's interface there are ``net["h1"].cmd(...)``, ``hosts``, ``switches``, ``links``, ``pingAll()``,
     ``configLinkStatus``, ``CLI(net)`` and so on; nodes and links cannot be added or deleted.
@@ -117,6 +119,7 @@ class Fabric(Mininet):
         finally:
             Mininet.inited = inited
         self.plan = plan = plan if isinstance(plan, FabricPlan) else plan_of(plan)
+        check(plan)
         self.host_names = frozenset(host.name for host in plan.hosts)
         self._controller = controller
         self._controller_port = _port_of(controller)

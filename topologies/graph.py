@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import count
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from topologies.draft import Draft, at_least, leaf_networks
-from topologies.impairment import Impairment
-from topologies.plan import FabricPlan, PlanError
+from topologies.check import NAME
+from topologies.draft import Draft, at_least, at_most, leaf_networks
+from topologies.impairment import Impairment, ImpairmentError
+from topologies.plan import LONGEST_INTERFACE_NAME, FabricPlan, PlanError
 from topologies.units import UnitError, parse_duration, parse_rate, parse_share
 
 #: What a region's or a node's leaf is called after it.
@@ -34,6 +39,7 @@ class Graph(Protocol):
 def SingleSwitch(hosts: int) -> FabricPlan:  # noqa: N802 - it reads as a noun in scenarios
     """One leaf, ``leaf1``, with hosts. Raises `PlanError`."""
     at_least(1, hosts=hosts)
+    at_most(hosts=hosts)
     draft = Draft()
     (leaf,) = draft.switches("leaf", ["leaf1"])
     draft.hosts(leaf, hosts, leaf_networks(1, hosts)[0])
@@ -56,7 +62,10 @@ def Wan(delays: Mapping[tuple[str, str], int], hosts_per_region: int = 2) -> Fab
     for near, far in delays:
         if (far, near) not in links:
             there = delays[near, far]
-            links[near, far] = (Impairment(delay=there), Impairment(delay=delays.get((far, near), there)))
+            try:
+                links[near, far] = (Impairment(delay=there), Impairment(delay=delays.get((far, near), there)))
+            except ImpairmentError as error:
+                raise PlanError(f"between {near} and {far}: {error}") from None
     return _of_routers("wan", dict.fromkeys(regions, hosts_per_region), links)
 
 
@@ -64,27 +73,74 @@ def from_graph(graph: Graph, hosts_per_node: int = 1) -> FabricPlan:
     """The fabric of an undirected ``networkx.Graph``: a router for each node, a link for each edge.
 
     A node has ``hosts_per_node`` hosts, or as many as its attribute ``hosts`` says, behind a leaf called after it,
-    ``NODE-lf``. An edge may have the attribute ``impairment``, an `Impairment` of both its directions. Routers are
-    called as the nodes are, with ``n`` before a number: node 3 is ``n3``. Raises `PlanError`.
+    ``NODE-lf``. An edge may have the attribute ``impairment``, an `Impairment` of both its directions.
+
+    Routers are called as the nodes are, with ``n`` before a number: node 3 is ``n3``. A node that cannot be the name of
+    an interface is called by its letters and digits with ``_`` between them, as much of them as Linux allows, and the
+    second of the same name, in the graph's order, has ``_2`` at its end: ``(0, 1)`` of a grid is ``n0_1``,
+    ``"New York"`` is ``New_Yor``. Raises `PlanError`.
     """
     if graph.is_directed() or graph.is_multigraph():
         raise PlanError("a fabric's links go both ways, one between two nodes: give an undirected graph, no multigraph")
-    names = {node: f"n{node}" if isinstance(node, int) else str(node) for node in graph.nodes}
-    hosts = {}
+    counts = {}
     for node, attributes in graph.nodes(data=True):
-        count = attributes.get("hosts", hosts_per_node)
-        if not isinstance(count, int) or count < 0:
-            raise PlanError(f"node {node!r} has hosts={count!r}; that is a whole number, 0 or more")
-        hosts[names[node]] = count
+        counts[node] = attributes.get("hosts", hosts_per_node)
+        if not isinstance(counts[node], int) or counts[node] < 0:
+            raise PlanError(f"node {node!r} has hosts={counts[node]!r}; that is a whole number, 0 or more")
+    at_most(spines=len(counts), hosts=sum(counts.values()), links=len(graph.edges))
+    names = _names(graph, counts)
     links = {}
     for near, far, attributes in graph.edges(data=True):
         impairment = attributes.get("impairment")
         if not isinstance(impairment, Impairment | None):
             raise PlanError(f"edge {near!r}-{far!r} has impairment={impairment!r}; that is an Impairment")
         links[names[near], names[far]] = (impairment, impairment)
-    if len(set(names.values())) < len(names):
-        raise PlanError(f"two nodes would have the same name: {', '.join(sorted(names.values()))}")
-    return _of_routers("graph", hosts, links)
+    return _of_routers("graph", {names[node]: hosts for node, hosts in counts.items()}, links)
+
+
+def _names(graph: Graph, hosts: Mapping[Any, int]) -> dict[Any, str]:
+    """What the routers of a graph's nodes are called, each of which has so many hosts."""
+    degrees = Counter(node for edge in graph.edges for node in edge)
+    meant = {node: f"n{node}" if isinstance(node, Integral) else str(node) for node in hosts}
+    longest = {
+        node: LONGEST_INTERFACE_NAME
+        - max(len(f"-eth{degrees[node] + 1}"), len(f"{LEAF_SUFFIX}-eth{hosts[node] + 1}") if hosts[node] else 0)
+        for node in hosts
+    }
+    hosts_names = {f"h{number}" for number in range(1, sum(hosts.values()) + 1)}
+    names = {
+        node: name
+        for node, name in meant.items()
+        if isinstance(node, str | Integral)
+        and NAME.fullmatch(name)
+        and len(name) <= longest[node]
+        and name not in hosts_names
+    }
+    if same := [name for name, times in Counter(names.values()).items() if times > 1]:
+        raise PlanError(f"two nodes would have the same name: {', '.join(same)}")
+    taken = hosts_names | set(names.values()) | {f"{name}{LEAF_SUFFIX}" for name in names.values()}
+    for node in hosts:
+        if node in names:
+            continue
+        words = "_".join(re.findall("[A-Za-z0-9]+", _text(node)))
+        words = words if words and isinstance(node, str) else f"n{words}"
+        for number in count(1):
+            end = f"_{number}" if number > 1 else ""
+            name = words[: max(1, longest[node] - len(end))] + end
+            if not {name, f"{name}{LEAF_SUFFIX}"} & taken:
+                break
+        names[node] = name
+        taken |= {name, f"{name}{LEAF_SUFFIX}"}
+    return names
+
+
+def _text(node: object) -> str:
+    """What a node is, the same in every process: the text of an object may have its place in memory in it."""
+    if isinstance(node, frozenset):
+        return "_".join(sorted(map(_text, node)))
+    if isinstance(node, tuple):
+        return "_".join(map(_text, node))
+    return str(node) if isinstance(node, str | int | float | Integral) else ""
 
 
 def from_edges(edges: Iterable[tuple[str, str]], hosts: int | Mapping[str, int] = 1) -> FabricPlan:
@@ -93,6 +149,13 @@ def from_edges(edges: Iterable[tuple[str, str]], hosts: int | Mapping[str, int] 
     ``hosts`` is how many each node has, or ``{"a": 2}``, and then none where nothing is said. Raises `PlanError`.
     """
     pairs = list(edges)
+    between: dict[frozenset[str], tuple[str, str]] = {}
+    for pair in pairs:
+        ends = frozenset(pair)
+        if ends in between:
+            both = f"{'-'.join(between[ends])} and {'-'.join(pair)}"
+            raise PlanError(f"{both} are between the same two nodes; two nodes have one link")
+        between[ends] = pair
     nodes = list(dict.fromkeys(node for pair in pairs for node in pair))
     counts = dict.fromkeys(nodes, hosts) if isinstance(hosts, int) else {node: hosts.get(node, 0) for node in nodes}
     if not isinstance(hosts, int) and (unknown := sorted(set(hosts) - set(nodes))):
@@ -154,6 +217,8 @@ _Impaired = tuple[Impairment | None, Impairment | None]
 
 def _of_routers(kind: str, hosts: Mapping[str, int], links: Mapping[tuple[str, str], _Impaired]) -> FabricPlan:
     """Routers with so many hosts behind each, and links with what they do to packets there and back."""
+    behind = [count for count in hosts.values() if count]
+    at_most(spines=len(hosts), leaves=len(behind), hosts=sum(behind), links=sum(behind) + len(behind) + len(links))
     draft = Draft()
     draft.switches("spine", hosts)
     with_hosts: Iterable[str] = [router for router, count in hosts.items() if count]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from topologies.draft import Draft, at_least, leaf_networks
+from topologies.check import WEIGHTS
+from topologies.draft import Draft, at_least, at_most, leaf_networks, shown
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan, PlanError
 
@@ -30,8 +31,11 @@ def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
     uplinks carry so much that the hosts of a leaf together could send ``oversubscription`` times what its uplinks take,
     each link its part by weight. Raises `PlanError` for a fabric that cannot be.
     """
-    counts = [hosts_per_leaf] * leaves if isinstance(hosts_per_leaf, int) else list(hosts_per_leaf)
-    at_least(1, spines=spines, leaves=leaves, hosts_per_leaf=min(counts, default=1))
+    each = [hosts_per_leaf] if isinstance(hosts_per_leaf, int) else list(hosts_per_leaf)
+    at_least(1, spines=spines, leaves=leaves, hosts_per_leaf=min(each, default=1))
+    hosts = hosts_per_leaf * leaves if isinstance(hosts_per_leaf, int) else sum(each)
+    at_most(leaves=leaves, spines=spines, hosts=hosts, links=hosts + leaves * spines - len(missing))
+    counts = each * leaves if isinstance(hosts_per_leaf, int) else each
     if len(counts) != leaves:
         raise PlanError(
             f"hosts_per_leaf has {len(counts)} numbers for {leaves} leaves; it is one number, or one for each"
@@ -39,6 +43,8 @@ def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
     if host_rate < 0 or oversubscription <= 0:
         raise PlanError(f"host_rate is {host_rate} and oversubscription {oversubscription:g}; neither can be negative")
     weights = weights or {}
+    if wrong := [f"the weight of {name} is {shown(given)}" for name, given in weights.items() if given not in WEIGHTS]:
+        raise PlanError(f"{', '.join(wrong)}: it is between {WEIGHTS.start} and {WEIGHTS.stop - 1}")
     draft = Draft()
     leaf_names = draft.switches("leaf", (f"leaf{number}" for number in range(1, leaves + 1)))
     spine_names = draft.switches("spine", (f"spine{number}" for number in range(1, spines + 1)))
@@ -59,9 +65,14 @@ def LeafSpine(  # noqa: N802 - it reads as a noun in scenarios
     return draft.plan("leaf-spine")
 
 
-def _topo(*sizes: int) -> Any:
+def _topo(*sizes: Any, **named: Any) -> Any:
     from topologies.mininet_topo import topo_of  # takes half a second
 
+    if len(sizes) != 3 or named or not all(isinstance(size, int) for size in sizes):
+        given = ",".join(["leafspine", *map(str, sizes), *(f"{name}={size}" for name, size in named.items())])
+        raise PlanError(
+            f"--topo {given} is no leaf-spine: write leafspine,SPINES,LEAVES,HOSTS_PER_LEAF, such as leafspine,2,4,2"
+        )
     return topo_of(LeafSpine(*sizes))
 
 

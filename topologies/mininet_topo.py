@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from topologies.draft import DATAPATH_IDS, HOST_BLOCK, check, leaf_networks, mac
+from topologies.check import check
+from topologies.draft import DATAPATH_IDS, HOST_BLOCK, leaf_networks, mac
 from topologies.graph import LEAF_SUFFIX
 from topologies.nodes import Mininet, Topo
 from topologies.plan import End, FabricPlan, Host, Link, PlanError, Switch
@@ -125,10 +126,48 @@ def _refuse(what: str, options: dict[str, Any], known: set[str]) -> None:
 def net(topo: Any, **options: Any) -> Any:
     """What ``mn`` builds with our custom file.
 
-    In a sandbox it is a `RoutedFabric`, which needs neither a controller nor a spanning tree; mn's other ``options``
-    mean nothing to it. Elsewhere, where no fabric of ours is built, it is stock Mininet.
+    In a sandbox it is a `RoutedFabric`, which needs neither a controller nor a spanning tree. Of mn's ``options`` it
+    takes those that ask for what a plan gives anyway, known MACs (``--mac``, ``--arp``), and raises `PlanError` for
+    those that it would have to leave out. Elsewhere, where no fabric of ours is built, it is stock Mininet.
     """
     from topologies.fabric import in_a_sandbox
+
+    if not in_a_sandbox():
+        return Mininet(topo=topo, **options)
     from topologies.routed_fabric import RoutedFabric
 
-    return RoutedFabric(plan_of(topo)) if in_a_sandbox() else Mininet(topo=topo, **options)
+    _refuse_options(options)
+    return RoutedFabric(plan_of(topo))
+
+
+def _refuse_options(options: dict[str, Any]) -> None:
+    from mininet.link import Intf, Link
+    from mininet.node import Controller, Host, NullController, OVSBridge, OVSController, OVSSwitch
+
+    # What mn hands over where nobody asks for anything: a bridge where it finds no controller on the machine.
+    usual: dict[str, tuple[Any, ...]] = {
+        "switch": (OVSSwitch, OVSBridge),
+        "host": (Host,),
+        "link": (Link,),
+        "intf": (Intf,),
+        "controller": (NullController, Controller, OVSController),
+    }
+    unusual = [
+        f"{option} {getattr(given, '__name__', given)}"
+        for option, known in usual.items()
+        for given in _each(options.get(option))
+        if given not in known
+    ]
+    unusual += [option for option in ("inNamespace", "autoPinCpus", "xterms") if options.get(option)]
+    if options.get("ipBase", str(HOST_BLOCK)) != str(HOST_BLOCK):
+        unusual.append(f"ipBase {options['ipBase']}")
+    if unusual:
+        raise PlanError(
+            f"mn asks for {', '.join(unusual)}, which a routed fabric would leave out: it has neither bridges nor a "
+            "controller, addresses are planned, and what links do to packets is an impairment (topologies.impair); "
+            "leave the option out"
+        )
+
+
+def _each(given: Any) -> list[Any]:
+    return [] if given is None else given if isinstance(given, list) else [given]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Annotated, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +21,10 @@ LONGEST_INTERFACE_NAME = 15
 
 #: What hosts can send and receive, in bytes of IP packet.
 HOST_MTU = 1500
+
+#: What a tunnel adds to a packet within, in bytes of IP packet: the inner Ethernet header, VXLAN's, UDP's and IPv4's
+#: (RFC 7348 §5).
+OVERHEAD = 14 + 8 + 8 + 20
 
 #: The OpenFlow cookie of the rules that faults put into table 0. The controller leaves flows with this cookie alone.
 FAULT_COOKIE = 0xFA17 << 48
@@ -100,8 +104,8 @@ class Link(msgspec.Struct, frozen=True):
     name: str
     a: End
     b: End
-    weight: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] = 1
-    mtu: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)] = 0
+    weight: int = 1
+    mtu: int = 0
 
     @property
     def directions(self) -> tuple[str, str]:
@@ -110,7 +114,7 @@ class Link(msgspec.Struct, frozen=True):
 
 
 class FabricPlan(msgspec.Struct, frozen=True, dict=True):
-    """Switches, hosts and named links, with every address assigned.
+    """Switches, hosts and named links, with every address assigned. What it may be, and may not, `check` says.
 
     ``impairments`` maps a direction to what it does to packets from the start, before any fault.
     ``mtu`` is that of fabric links, in bytes of IP packet; hosts keep 1500. It is larger only where tunnels need room:
@@ -128,7 +132,7 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
     links: tuple[Link, ...]
     router_mac: str
     mtu: int = HOST_MTU
-    bfd_interval: Annotated[int, msgspec.Meta(ge=0)] = 0
+    bfd_interval: int = 0
     dataplane: Literal["ovs", "routed"] = "ovs"
     impairments: dict[str, Impairment] = {}
     tenants: tuple[Tenant, ...] = ()
@@ -233,11 +237,15 @@ class FabricPlan(msgspec.Struct, frozen=True, dict=True):
 
     @staticmethod
     def from_json(data: bytes) -> FabricPlan:
-        """Raises `PlanError` when ``data`` is not a plan."""
+        """Raises `PlanError` when ``data`` is not a plan, or one that cannot be (`topologies.check`)."""
+        from topologies.check import check  # which is about what is defined here
+
         try:
-            return msgspec.json.decode(data, type=FabricPlan)
-        except msgspec.DecodeError as error:
+            plan = msgspec.json.decode(data, type=FabricPlan)
+        except (msgspec.DecodeError, ValueError) as error:
             raise PlanError(f"not a fabric plan: {error}") from error
+        check(plan)
+        return plan
 
 
 def _named(kind: str, name: str, known: dict[str, T]) -> T:

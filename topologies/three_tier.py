@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from topologies.draft import Draft, at_least, leaf_networks
+from topologies.draft import Draft, at_least, at_most, leaf_networks, shown
 from topologies.plan import FabricPlan, PlanError
 
 
@@ -25,7 +25,7 @@ def ThreeTier(  # noqa: N802 - it reads as a noun in scenarios
     )
     if super_spines % spines_per_pod:
         raise PlanError(
-            f"{super_spines} super-spines cannot be shared evenly by the {spines_per_pod} spines of a pod: "
+            f"{shown(super_spines)} super-spines cannot be shared evenly by a pod's {shown(spines_per_pod)} spines: "
             f"super_spines must be a multiple of spines_per_pod"
         )
     return _pods("three-tier", super_spines, pods, spines_per_pod, leaves_per_pod, hosts_per_leaf)
@@ -39,12 +39,18 @@ def FatTree(k: int) -> FabricPlan:  # noqa: N802 - it reads as a noun in scenari
     ``k``, or one that is too large.
     """
     if k < 2 or k % 2:
-        raise PlanError(f"k is {k}; the switches of a fat tree have an even number of ports, at least 2")
+        raise PlanError(f"k is {shown(k)}; the switches of a fat tree have an even number of ports, at least 2")
     half = k // 2
     return _pods("fat-tree", half * half, k, half, half, half)
 
 
 def _pods(kind: str, super_spines: int, pods: int, spines: int, leaves: int, hosts: int) -> FabricPlan:
+    at_most(
+        leaves=pods * leaves,
+        spines=super_spines + pods * spines,
+        hosts=pods * leaves * hosts,
+        links=pods * (leaves * hosts + leaves * spines + super_spines),
+    )
     draft = Draft()
     leaf_names = draft.switches("leaf", (f"leaf{number}" for number in range(1, pods * leaves + 1)))
     spine_names = draft.switches("spine", (f"spine{number}" for number in range(1, pods * spines + 1)))

@@ -22,10 +22,10 @@ from experiments.bench import Figure, figure
 from experiments.emulation.inside import Inside
 from topologies import netns
 from topologies.leaf_spine import LeafSpine
-from topologies.plan import HOST_MTU, FabricPlan
+from topologies.plan import HOST_MTU, OVERHEAD, FabricPlan
 from topologies.rtnetlink import Netlink, set_mtu
 from topologies.sandbox import Sandbox
-from topologies.tenants import OVERHEAD, tenant, with_tenants
+from topologies.tenants import tenant, with_tenants
 
 #: Of the links between switches once they are narrow, in bytes of IP packet.
 NARROW = 1450

@@ -187,7 +187,7 @@ def opening_comment(text: str) -> str:
 
 
 def line_of(text: str, key: str) -> int | None:
-    """Where a key such as ``fault[1].for`` stands, as a line number, or that of its table; None if it isn't there."""
+    """Where a key such as ``fault[1].for`` stands, as a line number, or what it is in; None if nothing is there."""
     table, _, name = key.rpartition(".")
     current, nearest = "", None
     counts: dict[str, int] = {}
@@ -198,8 +198,8 @@ def line_of(text: str, key: str) -> int | None:
             if header[1] == "[[":
                 counts[current] = counts.get(current, -1) + 1
                 current = f"{current}[{counts[current]}]"
-            if current in (table, key):
+            if current in (table, key) or (header[2] == key and nearest is None):
                 nearest = number
         elif current == table and re.match(rf'\s*"?{re.escape(name)}"?\s*[=.]', line):
             return number
-    return nearest
+    return line_of(text, table) if nearest is None and table else nearest

@@ -56,6 +56,6 @@ def _prefix(value: object) -> str:
     if not isinstance(value, str):
         raise UnitError(f'{value!r} is no block of addresses: write "192.168.0.0/24"')
     try:
-        return str(cidr.block(value))
+        return str(cidr.unicast(cidr.block(value)))
     except PlanError as error:
         raise UnitError(str(error)) from None

@@ -13,7 +13,7 @@ from experiments.scenario.reading import Table, choice, number, texts, whole
 from topologies.graph import SingleSwitch, Wan, from_edges, from_file
 from topologies.impairment import Distribution, Impairment, ImpairmentError, from_samples
 from topologies.leaf_spine import LeafSpine
-from topologies.plan import FabricPlan, PlanError
+from topologies.plan import HOST_MTU, OVERHEAD, FabricPlan, PlanError
 from topologies.three_tier import FatTree, ThreeTier
 from topologies.units import UnitError, format_duration, parse_duration, parse_rate, parse_share
 
@@ -23,22 +23,27 @@ Dataplane: TypeAlias = Literal["ovs", "routed"]
 Make: TypeAlias = Callable[[Mapping[str, int]], FabricPlan]
 
 
-def read_topology(table: Table) -> FabricPlan | None:
-    """The plan of ``[topology]``; None where there can be none. What is wrong with it is noted in the table."""
+def read_topology(table: Table, *, tenants: bool = False) -> FabricPlan | None:
+    """The plan of ``[topology]``; None where there can be none. What is wrong with it is noted in the table.
+
+    ``tenants``: whether there will be some, for whose tunnels links are wider (`topologies.tenants.with_tenants`).
+    """
     before = len(table.problems)
     kind = table.take("kind", choice(*_KINDS), default="leaf-spine")
     make = _KINDS[kind](table)
     dataplane: Dataplane = table.take("dataplane", choice("ovs", "routed"), default="ovs")
     bfd_interval = table.take("bfd", _bfd_interval, default=0)
+    if bfd_interval and dataplane == "routed":
+        table.wrong("bfd", 'is Open vSwitch\'s, and with dataplane = "routed" there is none; leave one of them out')
     links_table = table.table("link")
     table.finish()
     try:
         plan = make({})
-    except (PlanError, OSError) as error:
+    except (PlanError, ImpairmentError, OSError) as error:
         if len(table.problems) == before:  # it may be but a consequence
             table.problems.append((table.path, str(error)))
         return None
-    impairments, weights, mtus = _read_links(links_table, plan)
+    impairments, weights, mtus = _read_links(links_table, plan, HOST_MTU + OVERHEAD if tenants else HOST_MTU)
     if weights:
         plan = make(weights)
     return msgspec.structs.replace(
@@ -50,7 +55,9 @@ def read_topology(table: Table) -> FabricPlan | None:
     )
 
 
-def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], dict[str, int], dict[str, int]]:
+def _read_links(
+    table: Table, plan: FabricPlan, largest_mtu: int
+) -> tuple[dict[str, Impairment], dict[str, int], dict[str, int]]:
     """``[topology.link.…]``: what directions of the plan do to packets, and links' weights and MTUs."""
     impairments: dict[str, Impairment] = {}
     weights: dict[str, int] = {}
@@ -61,7 +68,7 @@ def _read_links(table: Table, plan: FabricPlan) -> tuple[dict[str, Impairment], 
         weight = entry.take("weight", whole(1, 100), default=1)
         if weight != 1 and ">" in name:
             entry.wrong("weight", "both directions of a link have its weight; name the link, not a direction")
-        mtu = entry.take("mtu", whole(576, 65_535), default=0)
+        mtu = entry.take("mtu", _narrower(largest_mtu), default=0)
         impairment = read_impairment(entry)
         entry.finish()
         try:
@@ -132,7 +139,7 @@ def _wan(table: Table) -> Make:
     for near in list(matrix.values):
         row = matrix.table(near)
         for far in list(row.values):
-            delays[near, far] = row.take(far, parse_duration, default=0)
+            delays[near, far] = row.take(far, _delay, default=0)
     if not delays:
         table.wrong("delay", 'the regions and the delays between them are missing: eu = { us = "40ms" }')
     return _weighted(lambda: Wan(delays, hosts))
@@ -227,6 +234,24 @@ def _samples(value: object, folder: Path) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise UnitError(f'{value!r} is neither a list of durations, ["9ms", "12ms"], nor a file of them, one a line')
     return tuple(parse_duration(sample) for sample in value)
+
+
+def _delay(value: object) -> int:
+    span = parse_duration(value)
+    try:
+        return Impairment(delay=span).delay
+    except ImpairmentError as error:
+        raise UnitError(str(error)) from None
+
+
+def _narrower(largest: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        try:
+            return whole(576, largest)(value)
+        except UnitError as error:
+            raise UnitError(f"{error}: a link may be narrower than the fabric's {largest} bytes, not wider") from None
+
+    return check
 
 
 def _bfd_interval(value: object) -> int:

@@ -78,6 +78,8 @@ def parse(text: str, source: str = "scenario") -> Scenario:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{source}: not valid TOML: {error}") from None
+    except ValueError:  # Python reads no number of more than 4,300 digits
+        raise ScenarioError(f"{source}: a number in it has more digits than any that could be meant") from None
     problems: list[tuple[str, str]] = []
     root = Table(document, "", problems, Path(source).parent)
 
@@ -86,7 +88,7 @@ def parse(text: str, source: str = "scenario") -> Scenario:
     duration = root.take("duration", positive_duration, default=0, required=True)
     time_scale = root.take("time_scale", number(0.01), default=1.0)
     requires: tuple[Requirement, ...] = root.take("requires", _requirements, default=())
-    plan = read_topology(root.table("topology"))
+    plan = read_topology(root.table("topology"), tenants=bool(document.get("tenant")))
     system_table = root.table("system")
     tenant = system_table.take("tenant", name_text, default="")
     system = read_system(system_table)

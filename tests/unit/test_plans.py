@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from experiments.nemesis import expected_reach
 from experiments.plans import named_plan
+from topologies.leaf_spine import LeafSpine
 from topologies.plan import PlanError
 from topologies.three_tier import FatTree
 
@@ -26,6 +29,18 @@ def test_a_kind_with_its_sizes_is_a_fabric(text: str, kind: str, hosts: int) -> 
 def test_sizes_that_are_missing_are_asked_for_by_name() -> None:
     with pytest.raises(PlanError, match="three-tier,SUPER_SPINES,PODS,SPINES_PER_POD,LEAVES_PER_POD,HOSTS_PER_LEAF"):
         named_plan("three-tier,2")
+
+
+def test_a_size_of_absurd_length_is_refused() -> None:
+    with pytest.raises(PlanError, match="leaves of leaf-spine has more than 12 digits"):
+        named_plan(f"leaf-spine,2,{'9' * 5000},1")
+
+
+def test_a_file_of_a_plan_that_cannot_be_is_refused_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "edited.json"
+    file.write_bytes(LeafSpine(1, 2, 1).to_json().replace(b'"h2"', b'"h1"'))
+    with pytest.raises(PlanError, match=r"edited.json: name h1 is there more than once"):
+        named_plan(str(file))
 
 
 def test_what_must_be_reached_in_three_tiers_goes_by_every_way_that_is_left() -> None:

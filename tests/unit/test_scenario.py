@@ -302,11 +302,11 @@ def test_python_takes_durations_as_text() -> None:
 
 def test_links_can_have_weights_and_be_watched() -> None:
     text = SMALL.replace('delay = "2ms"', "weight = 3").replace(
-        "spines = 2", 'spines = 2\nbfd = "20ms"\ndataplane = "routed"'
+        "spines = 2", 'spines = 2\nbfd = "20ms"\ndataplane = "ovs"'
     )
     plan = parse(text, "scenario").plan
     assert plan.bfd_interval == 20_000_000
-    assert plan.dataplane == "routed"
+    assert plan.dataplane == "ovs"
     assert {link.name for link in plan.links if link.weight != 1} == {"leaf1-spine1"}
     assert plan.link("leaf1-spine1").weight == 3
     assert plan.impairments == {}, "a weight alone holds no packet up"

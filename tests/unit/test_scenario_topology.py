@@ -109,6 +109,16 @@ def test_a_graph_may_come_from_a_file_beside_the_scenario(tmp_path: Path) -> Non
         ('kind = "wan"', "topology.delay: the regions and the delays between them are missing"),
         ('kind = "wan"\n[topology.delay]\neu = { us = 40 }', "topology.delay.eu.us: 40 is not a duration"),
         ('kind = "wan"\n[topology.delay]\neu = { eu = "1ms" }', "scenario:2: topology: delays of eu to eu"),
+        (
+            'kind = "wan"\n[topology.delay]\neu = { us = "61s" }',
+            "scenario:5: topology.delay.eu.us: delay is 61000000000 ns",
+        ),
+        ('dataplane = "routed"\nbfd = "20ms"', "scenario:4: topology.bfd: is Open vSwitch's"),
+        ('[topology.link."leaf1-spine1"]\nmtu = 1501', 'scenario:4: topology.link."leaf1-spine1".mtu: 1501 is not'),
+        (f"spines = {'9' * 5000}", "scenario: a number in it has more digits"),
+        (f"spines = {'9' * 4000}", "topology: such a fabric would be too large: more than 1,000,000,000,000 spines"),
+        ('kind = "graph"\nlinks = [["a", "b"], ["b", "a"]]', "scenario:2: topology: a-b and b-a are between the same"),
+        ('kind = "graph"\nlinks = [["a>b", "c"]]', "scenario:2: topology: a>b, a>b-lf is no name"),
         ('kind = "graph"', 'topology.links: say either links = [["a", "b"]'),
         ('kind = "graph"\nlinks = [["a"]]', "scenario:4: topology.links: [['a']] is not a list of pairs"),
         ('kind = "graph"\nlinks = [["a", "b"], ["c", "d"]]', "hosts of c-lf, d-lf cannot reach those of a-lf"),
@@ -119,7 +129,7 @@ def test_a_graph_may_come_from_a_file_beside_the_scenario(tmp_path: Path) -> Non
         ("hosts_per_leaf = [1, 0]", "scenario:3: topology.hosts_per_leaf: 0 is not a whole number, 1 or more"),
         ('missing = ["leaf9-spine1"]', "scenario:2: topology: no link leaf9-spine1 between a leaf and a spine"),
         ("oversubscription = 3", "scenario:3: topology.oversubscription: means nothing without"),
-        ("hosts_per_leaf = 300000000", "scenario:2: topology: 4 networks of 300000000 hosts do not fit"),
+        ("hosts_per_leaf = 300000000", "scenario:2: topology: such a fabric would be too large: 900,000,000 hosts"),
     ],
 )
 def test_a_fabric_that_cannot_be_is_refused_with_its_place(topology: str, says: str) -> None:

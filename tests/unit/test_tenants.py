@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from topologies import vtep
 from topologies.leaf_spine import LeafSpine
-from topologies.plan import FabricPlan, PlanError, Tenant
-from topologies.tenants import OVERHEAD, tenant, with_tenants
+from topologies.plan import OVERHEAD, FabricPlan, PlanError, Tenant
+from topologies.tenants import tenant, with_tenants
 
 PLAN = LeafSpine(2, 3, 4)
 HOSTS = [host.name for host in PLAN.hosts]
@@ -176,6 +176,10 @@ def test_an_mtu_that_no_tunnel_fits_is_refused() -> None:
         ("10.1.0.0/32", 1, r"room for 0 members, not for 1; take a /30"),
         ("10.1.0.1/24", 1, r"did you mean 10.1.0.0/24"),
         ("blue", 1, r"'blue' is no block of addresses"),
+        ("224.0.0.0/8", 1, r"224.0.0.0/8 is multicast"),
+        ("127.0.0.0/8", 1, r"127.0.0.0/8 is loopback"),
+        ("0.0.0.0/0", 1, r"0.0.0.0/0 has 0.0.0.0/8, which is unspecified"),
+        ("192.0.0.0/2", 1, r"192.0.0.0/2 has 224.0.0.0/4, which is multicast"),
     ],
 )
 def test_a_prefix_without_room_is_refused_and_a_better_one_named(prefix: str, hosts: int, message: str) -> None:

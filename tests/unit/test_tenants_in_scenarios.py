@@ -73,6 +73,7 @@ def test_without_a_tenant_they_live_in_the_hosts() -> None:
         ("192.168.0.0/24", "192.168.0.0/30", "192.168.0.0/30 has room for 2 members, not for 7; take a /28"),
         ('"h9"', '"h99"', "tenant[0]: no host 'h99'; there is h1"),
         ("mss = 1300", "mss = 1500", "tenant blue: mss is 1500"),
+        ("192.168.0.0/24", "224.0.0.0/24", "tenant[0].prefix: 224.0.0.0/24 is multicast"),
         ("mss = 1300", "mms = 1300", 'tenant[0].mms: unknown key; did you mean "mss"?'),
         ("nodes = 3", "nodes = 9", "topology: 7 hosts in tenant blue are too few for 9 nodes and 3 clients"),
         (

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import re
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import networkx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controllers.pipeline import routes
 from topologies import cidr
-from topologies.draft import check, leaves_reached
-from topologies.graph import SingleSwitch, Wan, from_graph
+from topologies.check import check
+from topologies.draft import leaves_reached
+from topologies.fabric import Fabric
+from topologies.graph import SingleSwitch, Wan, from_edges, from_graph
 from topologies.impair import direction_of
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
-from topologies.plan import FabricPlan, PlanError
+from topologies.plan import End, FabricPlan, Link, PlanError
+from topologies.tenants import tenant
 from topologies.three_tier import FatTree, ThreeTier
 
 SMALL = st.integers(1, 3)
@@ -135,11 +140,57 @@ def test_a_graph_says_how_many_hosts_a_node_has_and_what_an_edge_does_to_packets
         (lambda: from_graph(networkx.Graph([(1, "n1")])), "same name"),
         (lambda: from_graph(networkx.Graph()), "there are no hosts"),
         (lambda: Wan({("northern-europe", "us"): 1}), "northern-europe.* would be longer"),
+        (lambda: Wan({("eu", "us"): 61_000_000_000}), "between eu and us: delay is 61000000000 ns"),
+        (lambda: from_edges([("a", "b"), ("b", "a")]), "a-b and b-a are between the same two nodes"),
+        (lambda: LeafSpine(2, 2, 1, weights={"leaf1-spine1": 70_000}), "weight of leaf1-spine1 is 70,000"),
+        (lambda: LeafSpine(1, 4200, 1), r"too large: 4,200 leaves \(at most 4,096\)"),
+        (lambda: LeafSpine(10**8, 2, 1), "too large: 100,000,000 spines"),
+        (lambda: LeafSpine(2, 10**8, 1), "too large: 100,000,000 leaves"),
+        (lambda: LeafSpine(2, 10**5000, 1), "too large: more than 1,000,000,000,000 leaves"),
+        (lambda: LeafSpine(2, -(10**5000), 1), "leaves is less than -1,000,000,000,000"),
+        (lambda: FatTree(10**8), "too large"),
+        (lambda: FatTree(10**5000 + 1), "k is more than 1,000,000,000,000"),
+        (lambda: ThreeTier(2, 10**8, 2, 2, 2), "too large"),
+        (lambda: SingleSwitch(10**8), "too large: 100,000,000 hosts"),
+        (lambda: SingleSwitch(65_500), "leaf1 has 65,500 hosts; a switch has at most 65,279 ports"),
+        (lambda: Wan({("eu", "us"): 1}, 10**8), "too large: 200,000,000 hosts"),
+        (lambda: from_graph(networkx.path_graph(2), 10**8), "too large"),
     ],
 )
 def test_a_topology_that_cannot_be_is_refused_by_what_was_asked_for(make: Callable[[], FabricPlan], says: str) -> None:
+    begun = time.process_time()
     with pytest.raises(PlanError, match=says):
         make()
+    assert time.process_time() - begun < 1, "an absurd size is seen before anything of that size is made"
+
+
+NODES = st.one_of(
+    st.integers(-99, 99),
+    st.text(max_size=20),
+    st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    st.frozensets(st.integers(0, 9), max_size=3),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(NODES, min_size=2, max_size=8, unique_by=lambda node: f"n{node}" if isinstance(node, int) else node))
+@example([(0, 0), (0, 1), "a>b", "a*b", "", "..", "h1", "a\nb"])
+@example(["northern-europe", "northern-america"])
+def test_a_graphs_nodes_may_be_anything_and_its_routers_have_names(nodes: list[Any]) -> None:
+    graph = networkx.path_graph(nodes)
+    plan = from_graph(graph)
+    assert len(plan.by_role("spine")) == len(nodes)
+    assert plan == from_graph(graph.copy())
+    routers = [router.name for router in plan.by_role("spine")]
+    for node, router in zip(nodes, routers, strict=True):
+        if isinstance(node, str) and re.fullmatch("[A-Za-gi-z][A-Za-z0-9]{,5}", node):
+            assert router == node
+
+
+def test_nodes_of_a_grid_are_called_by_their_numbers() -> None:
+    plan = from_graph(networkx.grid_2d_graph(2, 2))
+    assert [router.name for router in plan.by_role("spine")] == ["n0_0", "n0_1", "n1_0", "n1_1"]
+    assert plan.link("n0_0-n0_1").directions == ("n0_0>n0_1", "n0_1>n0_0")
 
 
 def test_a_direction_of_a_routed_fabric_is_in_the_namespaces_of_its_switches() -> None:
@@ -152,6 +203,125 @@ def test_a_direction_of_a_routed_fabric_is_in_the_namespaces_of_its_switches() -
 
 def altered(**columns: Any) -> FabricPlan:
     return msgspec.structs.replace(LeafSpine(2, 2, 2), **columns)
+
+
+def hosts_with(number: int, **columns: Any) -> dict[str, Any]:
+    hosts = list(LeafSpine(2, 2, 2).hosts)
+    hosts[number] = msgspec.structs.replace(hosts[number], **columns)
+    return {"hosts": tuple(hosts)}
+
+
+def links_with(name: str, **columns: Any) -> dict[str, Any]:
+    """That link with other columns; ``a`` and ``b`` are columns of its ends."""
+    plan = LeafSpine(2, 2, 2)
+    links = {link.name: link for link in plan.links}
+    ends = {
+        end: msgspec.structs.replace(getattr(links[name], end), **columns.pop(end))
+        for end in ("a", "b")
+        if end in columns
+    }
+    links[name] = msgspec.structs.replace(links[name], **columns, **ends)
+    return {"links": tuple(links.values())}
+
+
+def one_more_link(name: str, near: str, far: str) -> dict[str, Any]:
+    link = Link(name, End(near, f"{near}-eth9", 9), End(far, f"{far}-eth9", 9))
+    return {"links": (*LeafSpine(2, 2, 2).links, link)}
+
+
+BLUE = tenant("blue", 100, "192.168.0.0/24", ["h1", "h3"])
+
+
+def member_with(**columns: Any) -> dict[str, Any]:
+    members = (msgspec.structs.replace(BLUE.members[0], **columns), BLUE.members[1])
+    return {"mtu": 1550, "tenants": (msgspec.structs.replace(BLUE, members=members),)}
+
+
+NO_PLANS: list[tuple[dict[str, Any], str]] = [
+    (hosts_with(1, name="h1"), "name h1 is there more than once"),
+    (hosts_with(1, name="../../tmp/h"), "../../tmp/h is no name"),
+    (hosts_with(1, name="h" * 64), "is no name: .* at most 63"),
+    (hosts_with(1, address="10.0.300.2/24"), "h2: '10.0.300.2/24' is no address with a prefix length"),
+    (hosts_with(1, address="10.0.1.2/255.255.255.0"), "h2: .* is no address with a prefix length"),
+    (hosts_with(1, address="10.0.1.0/24"), "h2: 10.0.1.0/24 is the address of a whole network"),
+    (hosts_with(1, address="10.0.1.1/24"), "address 10.0.1.1 is there more than once"),
+    (hosts_with(1, gateway="10.0.9.254"), "h2: its gateway 10.0.9.254 is no address in its network 10.0.1.0/24"),
+    (hosts_with(1, gateway="there"), "h2: its gateway there is no address"),
+    (hosts_with(1, address="224.0.0.1/24", gateway="224.0.0.254"), "h2: 224.0.0.0/24 is multicast"),
+    (hosts_with(1, mac="hello"), "hello of h2"),
+    (hosts_with(1, mac="01:00:00:00:00:02"), "01:00:00:00:00:02 of h2"),
+    (hosts_with(1, mac="00:00:00:00:00:00"), "00:00:00:00:00:00 of h2"),
+    ({"router_mac": "06"}, "06 of the router"),
+    ({"router_mac": LeafSpine(1, 1, 1).hosts[0].mac}, "MAC address .* is there more than once"),
+    (hosts_with(1, leaf="spine1"), "hosts hang off leaves: h2 of spine1 does not"),
+    (links_with("h1-leaf1", a={"node": "zz"}), "links lead to zz, which the plan does not have"),
+    (links_with("leaf1-spine1", weight=70_000), "a weight is between 1 and 65535: there is 70000 of leaf1-spine1"),
+    (
+        links_with("leaf1-spine1", mtu=9000),
+        "own MTU is between 576 and the fabric's 1500 bytes: .* 9000 of leaf1-spine1",
+    ),
+    (links_with("h1-leaf1", mtu=1400), "links of hosts have the hosts' MTU, no own: h1-leaf1 has"),
+    (links_with("leaf1-spine1", a={"port": 0}), "a switch's ports have numbers from 1, a host's has 0: .* 0 of leaf1"),
+    (links_with("leaf1-spine1", a={"interface": "lo"}), "lo is what the kernel or Open vSwitch has already"),
+    (links_with("leaf1-spine1", a={"interface": "leaf2"}), "leaf2 is a switch's name and an interface's"),
+    (links_with("leaf1-spine1", a={"interface": "a" * 16}), "would be longer than the 15 bytes"),
+    (
+        one_more_link("up", "spine1", "leaf1"),
+        "leaf1-spine1 and up have the same directions, leaf1>spine1 and spine1>leaf1",
+    ),
+    ({"impairments": {"leaf1>leaf9": Impairment(loss=0.1)}}, "leaf1>leaf9 is impaired, and no direction of a link"),
+    ({"dataplane": "routed", "bfd_interval": 20_000_000}, "BFD is Open vSwitch's"),
+    ({"bfd_interval": 1}, "BFD's interval is 1 ns; it is 1 ms to 10 s"),
+    ({"mtu": 100}, "the MTU is 100"),
+    ({"mtu": 1499}, "the hosts' packets of 1500 do not fit"),
+    ({"tenants": (BLUE,)}, "the MTU is 1500, which no tunnel of 1500 bytes fits"),
+    (member_with(name="../h1"), "../h1 is no name of a member"),
+    (member_with(mac="hello"), "hello of h1_blue"),
+    (member_with(host="h9"), "tenant blue: no host 'h9'; there is h1"),
+    (member_with(address="192.168.0.1"), "'192.168.0.1' is no address with a prefix length"),
+]
+
+
+@pytest.mark.parametrize(("columns", "says"), NO_PLANS, ids=[says for _, says in NO_PLANS])
+def test_a_plan_that_was_edited_into_one_that_cannot_be_is_refused_where_it_is_read_and_built(
+    columns: dict[str, Any], says: str
+) -> None:
+    plan = altered(**columns)
+    with pytest.raises(PlanError, match=says):
+        FabricPlan.from_json(plan.to_json())
+    with pytest.raises(PlanError, match=says):
+        Fabric(plan)
+
+
+@given(st.text(max_size=15).filter(lambda name: not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)))
+@example("a b")
+@example("a/b")
+@example("a\nb")
+@example("a%d")
+@example("a>b")
+@example("a*")
+@example("a\n")
+@example("..")
+@example("")
+def test_what_would_mean_something_to_a_shell_a_path_or_a_pattern_is_no_name(name: str) -> None:
+    hosts = (msgspec.structs.replace(LeafSpine(2, 2, 2).hosts[0], name=name), *LeafSpine(2, 2, 2).hosts[1:])
+    with pytest.raises(PlanError, match="is no name"):
+        check(altered(hosts=hosts))
+
+
+LEAVES = ["leaf1", "leaf2", "leaf3", "leaf4"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from([f"{leaf}-spine{n}" for leaf in LEAVES for n in (1, 2, 3)]), unique=True, max_size=9))
+def test_a_plan_is_made_exactly_if_every_leaf_reaches_every_other(missing: list[str]) -> None:
+    whole = LeafSpine(3, 4, 1)
+    reached = all(leaves_reached(whole, leaf, missing) == set(LEAVES) for leaf in LEAVES)
+    if reached:
+        LeafSpine(3, 4, 1, missing=missing)
+        return
+    with pytest.raises(PlanError, match="there is no way of spines between them"):
+        LeafSpine(3, 4, 1, missing=missing)
 
 
 def test_all_problems_of_a_plan_are_said_at_once() -> None:
@@ -211,6 +381,9 @@ def test_networks_are_apart_exactly_if_no_two_overlap(blocks: list[Any]) -> None
         (lambda: cidr.block("ten"), "such as 10.0.0.0/8"),
         (lambda: cidr.split("10.0.0.0/24", 3, hosts=100), "3 networks of 100 hosts do not fit into 10.0.0.0/24"),
         (lambda: cidr.split("10.0.0.0/24", 1, hosts=1000), "needs a /22, and there is room for 0"),
+        (lambda: cidr.split("10.0.0.0/24", -1, hosts=1), "-1 networks of 1 hosts: neither can be negative"),
+        (lambda: cidr.split("10.0.0.0/24", 1, hosts=-5), "1 networks of -5 hosts: neither can be negative"),
+        (lambda: cidr.interface("10.0.0.255/24"), "10.0.0.255/24 is the address of a whole network"),
         (lambda: cidr.check_apart({"a": "10.0.0.0/8", "b": "10.1.0.0/16"}), "a 10.0.0.0/8 and b 10.1.0.0/16"),
     ],
 )
