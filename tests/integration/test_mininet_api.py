@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from topologies.fabric import Fabric, FabricError
-from topologies.mininet_topo import Mininet, plan_of, topo_of
+from topologies.mininet_topo import Mininet, net, plan_of, topo_of
 from topologies.openvswitch import OpenVSwitch
 from topologies.plan import FabricPlan, PlanError
 from topologies.routed_fabric import RoutedFabric
@@ -193,6 +193,51 @@ def test_mn_runs_our_topologies_and_its_own_on_our_fabric(topology: str, tmp_pat
         assert f"Results: 0% dropped ({hosts * (hosts - 1)}/{hosts * (hosts - 1)} received)" in said
 
 
+def documented() -> str:
+    """The line that docs/fabric.md gives for a sandbox of one's own."""
+    found = re.search(r"```\n(unshare .*?)\n```", (CHECKOUT / "docs/fabric.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    return found[1]
+
+
+def typed(line: str, scratch: Path) -> str:
+    """What a shell says to it, whose /tmp is ``scratch``, so that nothing is lost where the line is wrong."""
+    path = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
+    inside = ["unshare", "--mount", "sh", "-c", f'mount --bind {scratch} /tmp && exec sh -c "$0"', line]
+    return subprocess.run(
+        inside,
+        cwd=CHECKOUT,
+        env={"PATH": path, "HOME": "/root"},
+        text=True,
+        timeout=60,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ).stdout
+
+
+def test_the_documented_line_is_a_sandbox(tmp_path: Path) -> None:
+    assert "Results: 0% dropped (56/56 received)" in typed(documented(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("leafspine,2,4,2", "leafspine,2,4", "write leafspine,SPINES,LEAVES,HOSTS_PER_LEAF, such as leafspine,2,4,2"),
+        ("leafspine,2,4,2", "leafspine,2,4,x", "leafspine,2,4,x is no leaf-spine"),
+        ("leafspine,2,4,2", "leafspine,spines=2", "leafspine,spines=2 is no leaf-spine"),
+        ("--test", "--link tc,bw=10,delay=10ms --test", "mn asks for link TCLink{'bw': 10, 'delay': '10ms'}"),
+        ("--test", "--switch ovsbr,stp=1 --test", "mn asks for switch OVSBridge{'stp': 1}"),
+    ],
+)
+def test_mn_is_told_what_is_wrong_and_cleans_up_after_itself_alone(
+    right: str, wrong: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "somebodys.log").touch()
+    assert says in typed(documented().replace(right, wrong), tmp_path)
+    assert (tmp_path / "somebodys.log").exists()
+
+
 class Stock:
     def ping_all(self, plan: FabricPlan) -> tuple[list[str], list[str], float]:
         """The hosts and switches that stock Mininet makes of a plan, and the percentage of pings that were lost."""
@@ -228,6 +273,40 @@ def test_switches_with_hosts_that_others_pass_through_are_a_spine_and_a_leaf() -
     assert [host.name for host in plan.hosts_of("s2-lf")] == [h.name for h in plan.hosts if "s2" in h.name]
     assert plan.link("s2-lf-s2").a.port == 5
     assert plan.ends("s1>s2")[1].interface == "s2-eth3"
+
+
+def test_mn_may_ask_for_what_a_plan_gives_anyway_and_for_nothing_that_would_be_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mininet.link import Link, TCLink
+    from mininet.node import CPULimitedHost, Host, NullController, OVSSwitch, RemoteController, UserSwitch
+
+    monkeypatch.setattr("topologies.fabric.in_a_sandbox", lambda: True)
+    asked: dict[str, Any] = {
+        "switch": OVSSwitch,
+        "host": Host,
+        "controller": [NullController],
+        "link": Link,
+        "ipBase": "10.0.0.0/8",
+        "inNamespace": False,
+        "xterms": False,
+        "autoSetMacs": True,
+        "autoStaticArp": True,
+        "autoPinCpus": False,
+        "listenPort": 6654,
+    }
+    assert isinstance(net(topo("tree,1,2"), **asked), RoutedFabric)
+    for other in (
+        {"link": TCLink},
+        {"switch": UserSwitch},
+        {"host": CPULimitedHost},
+        {"controller": [RemoteController]},
+        {"intf": TCLink},
+        {"ipBase": "192.168.0.0/24"},
+        {"autoPinCpus": True},
+    ):
+        with pytest.raises(PlanError, match=f"mn asks for {next(iter(other))}"):
+            net(topo("tree,1,2"), **(asked | other))
 
 
 @pytest.mark.parametrize(
