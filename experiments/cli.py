@@ -499,6 +499,13 @@ def _print_plan(plan: FabricPlan) -> None:
     for link in plan.links:
         table.add_row(link.name, link.a.interface, link.b.interface, hosts.get(link.a.node, ""))
     console.print(table)
+    if plan.tenants:
+        members = Table("tenant", "VNI", "member", "host", "address", box=None, pad_edge=False)
+        for tenant in plan.tenants:
+            for member in tenant.members:
+                members.add_row(tenant.name, str(tenant.vni), member.name, member.host, member.address)
+        console.print()
+        console.print(members)
 
 
 def _print_json(value: Any) -> None:

@@ -146,7 +146,9 @@ def draw(plan: FabricPlan, placement: Mapping[str, str], fault: FaultRecord | No
             boxes |= {box.name: box for box in _row(some, middle, host_top + row * (HOST_HEIGHT + HOST_GAP), occupants)}
         below = host_top + len(rows) * (HOST_HEIGHT + HOST_GAP) - HOST_GAP
         if len(shown) < len(hosts):
-            notes.append((middle, below + 16, f"and {words.plural(len(hosts) - len(shown), 'host')} without a process"))
+            # Short, as it has no more room than a leaf's box.
+            left_out = f"and {len(hosts) - len(shown)} more" if shown else words.plural(len(hosts), "host")
+            notes.append((middle, below + 16, left_out))
             below += 20
         bottom = max(bottom, below)
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
+from textwrap import wrap
 
 from experiments.report import fabric
 from topologies.plan import FabricPlan
 
 _MARGIN = 10
+
+#: Of the small text: from line to line, and what a character takes at most on average.
+_LINE, _CHARACTER = 16, 6
 
 _STYLE = """\
   svg { --paper: #fffefa; --ink: #1b1b1b; --muted: #67635a; --line: #b9b3a5; --hair: #dcd7ca; --hot: #c24e00;
@@ -35,15 +39,24 @@ _STYLE = """\
 
 
 def picture(plan: FabricPlan, placement: Mapping[str, str]) -> str:
-    """The SVG of ``plan``, with its hosts' addresses, what its links do to packets, and who is placed in which host."""
+    """The SVG of ``plan``, with its hosts' addresses, what its links do to packets, and who is placed in which host.
+
+    Its tenants and their members are listed below.
+    """
     drawn = fabric.draw(plan, placement, None)
-    width, height = round(drawn.width + 2 * _MARGIN), round(drawn.height + 2 * _MARGIN)
+    listed = _tenants(plan, int(drawn.width / _CHARACTER))
+    width = round(drawn.width + 2 * _MARGIN)
+    height = round(drawn.height + _LINE * len(listed) + 2 * _MARGIN)
     title = escape(f"{plan.kind}: {len(plan.switches)} switches, {len(plan.hosts)} hosts, {len(plan.links)} links")
     body = [
         *(_line(line, "") for line in drawn.lines),
         *(_box(plan, box) for box in drawn.boxes),
         *(_arrow(arrow) for arrow in drawn.arrows),
         *(_text(x, y, text, "small") for x, y, text in drawn.notes),
+        *(
+            _text(0, drawn.height + _LINE * number, text, "small", 'style="text-anchor:start"')
+            for number, text in enumerate(listed, 1)
+        ),
     ]
     return "\n".join(
         [
@@ -58,6 +71,15 @@ def picture(plan: FabricPlan, placement: Mapping[str, str]) -> str:
             "</svg>\n",
         ]
     )
+
+
+def _tenants(plan: FabricPlan, columns: int) -> list[str]:
+    """In lines of so many characters."""
+    lines: list[str] = []
+    for tenant in plan.tenants:
+        members = ", ".join(f"{member.name}\u00a0{member.ip}" for member in tenant.members)
+        lines += wrap(f"Tenant {tenant.name}, VNI {tenant.vni}, {tenant.prefix}: {members}.", columns)
+    return lines
 
 
 def _line(line: fabric.Line, attributes: str) -> str:

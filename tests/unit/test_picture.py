@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
 from experiments.plans import named_fabric, named_plan
+from experiments.report.fabric import draw
 from experiments.report.picture import picture
 from topologies.graph import Wan
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
+from topologies.tenants import tenant, with_tenants
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -68,6 +70,51 @@ def test_names_are_written_as_they_are() -> None:
     plan = named_plan("leaf-spine,1,1,1")
     odd = FabricPlan("<a & b>", plan.switches, plan.hosts, plan.links, plan.router_mac)
     assert any("<a & b>" in title for title in titles(picture(odd, {})))
+
+
+@pytest.mark.parametrize("fabric", ["leaf-spine,4,32,32", "leaf-spine,2,3,200"])
+@pytest.mark.parametrize("placement", [{}, {"n1": "h1", "c1": "h2"}])
+def test_hosts_that_are_not_shown_are_counted_and_no_count_runs_into_another(
+    fabric: str, placement: dict[str, str]
+) -> None:
+    plan = named_plan(fabric)
+    notes = draw(plan, placement, None).notes
+    counts = [len(plan.hosts_of(leaf.name)) for leaf in plan.by_role("leaf")]
+    shown = f"and {counts[0] - 2} more" if placement else f"{counts[0]} hosts"
+    assert [text for _, _, text in notes] == [shown, *(f"{count} hosts" for count in counts[1:])]
+    for (left, _, one), (right, _, other) in pairwise(notes):
+        assert left + 6 * len(one) / 2 < right - 6 * len(other) / 2
+
+
+def test_tenants_and_every_member_are_listed_within_the_frame() -> None:
+    plan = named_plan("leaf-spine,2,8,8")
+    plan = with_tenants(
+        plan,
+        [
+            tenant("blue", 100, "192.168.0.0/24", [host.name for host in plan.hosts]),
+            tenant("red", 200, "192.168.0.0/24", ["h1", "h9"]),
+        ],
+    )
+    svg = picture(plan, {})
+    listed = " ".join(texts(svg)).replace("\u00a0", " ")
+    for one in plan.tenants:
+        assert f"Tenant {one.name}, VNI {one.vni}, {one.prefix}: " in listed
+        assert all(f"{member.name} {member.ip}" in listed for member in one.members)
+    root = ElementTree.fromstring(svg)
+    left, top, width, height = map(float, root.attrib["viewBox"].split())
+    for element in root.iter(f"{SVG}text"):
+        assert top < float(element.attrib["y"]) < top + height
+        assert left + 6 * len(element.text or "") < left + width
+
+
+def test_the_table_of_a_plan_has_every_member_of_every_tenant(capsys: pytest.CaptureFixture[str]) -> None:
+    from experiments.cli import topo
+
+    topo("raft-in-tenant")
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for one in named_plan("raft-in-tenant").tenants:
+        for member in one.members:
+            assert [one.name, str(one.vni), member.name, member.host, member.address] in said
 
 
 def crossed(svg: str) -> list[tuple[str, str]]:
