@@ -35,6 +35,7 @@ from experiments.scenario import (
     links,
 )
 from experiments.scenario.faults import flap_problems
+from topologies.check import check
 from topologies.impairment import Impairment
 from topologies.plan import FabricPlan
 from topologies.units import parse_duration
@@ -117,8 +118,10 @@ def lab(
 ) -> Lab:
     """A run to enter with ``async with``, whose faults are set off by hand.
 
-    With ``tenant``, one of the plan's (`topologies.tenants`), nodes and clients live in that.
+    With ``tenant``, one of the plan's (`topologies.tenants`), nodes and clients live in that. Raises `PlanError` for a
+    plan that cannot be.
     """
+    check(plan)
     expected = expect or Expect(linearizable=system.linearizable)
     scenario = Scenario(name, "", seed, 0, plan, system, workload, (), expected, tenant=tenant)
     return Lab(scenario, out, f"lab(seed={seed})")

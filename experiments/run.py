@@ -23,6 +23,8 @@ from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, pl
 from experiments.schedule import LEAD_IN_NS, LOOK_NS, Progress, Schedule, require
 from experiments.stage import Stage
 from experiments.strikes import STRIKES, Strike
+from topologies.check import check
+from topologies.plan import PlanError
 
 #: Where a scenario can play.
 WorldName: TypeAlias = Literal["emulated", "simulated"]
@@ -177,8 +179,10 @@ def recorded(folder: Path) -> tuple[Scenario, WorldName]:
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=_Recorded)
         data = {**manifest.scenario, "plan": manifest.plan, "toml": manifest.scenario_toml}
-        return msgspec.convert(data, Scenario), manifest.world
-    except msgspec.DecodeError as error:
+        scenario = msgspec.convert(data, Scenario)
+        check(scenario.plan)
+        return scenario, manifest.world
+    except (msgspec.DecodeError, PlanError) as error:
         raise ScenarioError(f"{path}: not the manifest of a run that can be played again: {error}") from None
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from experiments.lab import lab
 from experiments.nemesis import expected_reach
-from experiments.plans import named_plan
+from experiments.plans import named_plan, scenario_file
+from experiments.run import recorded
+from experiments.scenario import ScenarioError, load
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import PlanError
 from topologies.three_tier import FatTree
@@ -52,3 +56,20 @@ def test_what_must_be_reached_in_three_tiers_goes_by_every_way_that_is_left() ->
     }
     both = ["leaf1-spine1", "leaf1-spine2"]
     assert expected_reach(plan, placement, {}, both) == {"a": {"b": False}, "b": {"a": False}}
+
+
+def test_a_recorded_run_and_a_lab_with_a_plan_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    plan = LeafSpine(1, 2, 1)
+    unreached = msgspec.structs.replace(plan, links=plan.links[:-1])
+    scenario = load(scenario_file("raft-leader-isolated"))
+    said = {name: value for name, value in msgspec.to_builtins(scenario).items() if name not in ("plan", "toml")}
+    for one in (scenario.plan, unreached):
+        manifest = {"world": "simulated", "scenario": said, "plan": msgspec.to_builtins(one)}
+        (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+        if one is scenario.plan:
+            assert recorded(tmp_path)[0].plan == one
+            continue
+        with pytest.raises(ScenarioError, match="hosts of leaf2 cannot reach those of leaf1"):
+            recorded(tmp_path)
+        with pytest.raises(PlanError, match="hosts of leaf2 cannot reach those of leaf1"):
+            lab(one, scenario.system, scenario.workload)
