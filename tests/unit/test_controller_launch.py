@@ -47,6 +47,9 @@ def test_a_plan_that_is_not_there_or_is_none_is_named(
     (tmp_path / "other.json").write_text('{"kind": "leaf-spine"}')
     status, line = refused(plan=tmp_path / "other.json")
     assert (status, "other.json" in line, "not a fabric plan" in line) == (65, True, True)
+    (tmp_path / "twice.json").write_bytes(PLAN.to_json().replace(b'"h2"', b'"h1"'))
+    status, line = refused(plan=tmp_path / "twice.json")
+    assert (status, "twice.json" in line, "name h1 is there more than once" in line) == (65, True, True)
 
 
 def test_a_status_file_that_cannot_be_written_is_named(
