@@ -100,10 +100,10 @@ def run(
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
     from experiments.run import strikes_of
-    from experiments.scenario import load, stretched
+    from experiments.scenario import stretched
     from experiments.simulation.random_faults import with_random_faults
 
-    asked = load(_scenario_file(scenario))
+    asked = _loaded(scenario)
     if time_scale is not None:
         asked = stretched(asked, time_scale)
     if require is not None:
@@ -181,12 +181,11 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario in virtual time with very many seeds, and tell which fail and how long things take."""
-    from experiments.scenario import load
     from experiments.simulation.command import replay
     from experiments.simulation.command import simulate as play_all
     from topologies.units import UnitError, parse_duration
 
-    asked = load(_scenario_file(scenario))
+    asked = _loaded(scenario)
     start = asked.seed if first is None else first
     if trace or until is not None:
         try:
@@ -391,6 +390,7 @@ def main() -> None:
 
 def _status_of(error: Exception) -> int | None:
     """The exit status an error stands for, or None for one that is a mistake of ours."""
+    from apps.runtime.config import ConfigError
     from experiments.bench import BenchError
     from experiments.checking.history import HistoryError
     from experiments.checking.models import ModelError
@@ -421,6 +421,7 @@ def _status_of(error: Exception) -> int | None:
         (WordError, USAGE),
         (ImpairmentError, USAGE),
         (ScenarioError, DATA),
+        (ConfigError, DATA),
         (HistoryError, DATA),
         (ModelError, DATA),
         (TraceError, DATA),
@@ -462,10 +463,16 @@ def _capturing(asked: Scenario, links: list[str], world: WorldName) -> Scenario:
     return msgspec.structs.replace(asked, captures=captures)
 
 
-def _scenario_file(name: str) -> Path:
+def _loaded(name: str) -> Scenario:
+    """The scenario of that name or file, to be played: what it says of its system's implementation holds, too."""
+    from experiments.implementation import require_implementation
     from experiments.plans import scenario_file
+    from experiments.scenario import load
 
-    return scenario_file(name)
+    path = scenario_file(name)
+    scenario = load(path)
+    require_implementation(scenario, path)
+    return scenario
 
 
 def _worst(statuses: Any) -> int:

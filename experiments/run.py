@@ -18,6 +18,7 @@ from experiments.checking.history import merge_histories
 from experiments.checking.live import LiveCheck, side_by_side
 from experiments.checking.raft_properties import Violation
 from experiments.folder import SCHEMA, Folder
+from experiments.implementation import require_implementation
 from experiments.report import write_report
 from experiments.scenario import Fault, Requirement, Scenario, ScenarioError, place
 from experiments.schedule import LEAD_IN_NS, LOOK_NS, Progress, Schedule, require
@@ -54,6 +55,7 @@ class Run:
     ) -> None:
         strikes = strikes_of(world)
         require(scenario.faults, strikes)
+        home = require_implementation(scenario)
         machine = _describe_machine(world, scenario.requires)
         self.scenario = scenario
         self.progress = progress
@@ -77,6 +79,8 @@ class Run:
             "placement": self.placement,
             **machine,
         }
+        if home is not None:
+            self._manifest["implementation_from"] = str(home)
 
     def _tell(self, violation: Violation) -> None:
         self._told += 1
@@ -181,9 +185,11 @@ def recorded(folder: Path) -> tuple[Scenario, WorldName]:
         data = {**manifest.scenario, "plan": manifest.plan, "toml": manifest.scenario_toml}
         scenario = msgspec.convert(data, Scenario)
         check(scenario.plan)
-        return scenario, manifest.world
     except (msgspec.DecodeError, PlanError) as error:
         raise ScenarioError(f"{path}: not the manifest of a run that can be played again: {error}") from None
+    homes = [Path(manifest.implementation_from)] if manifest.implementation_from else []
+    require_implementation(scenario, folders=homes)
+    return scenario, manifest.world
 
 
 class _Recorded(msgspec.Struct, frozen=True):
@@ -193,6 +199,7 @@ class _Recorded(msgspec.Struct, frozen=True):
     scenario: dict[str, Any]
     plan: dict[str, Any]
     scenario_toml: str = ""
+    implementation_from: str = ""
 
 
 # Each world is imported by whoever plays in it: one brings half a second of libraries, the other needs none of them.

@@ -240,10 +240,10 @@ class EmulatedWorld:
         self._exits[name] = asyncio.get_running_loop().create_future()
         self._alive.add(name)
         self._expected_exits.discard(name)
-        # -P: a random.py in the current directory is not what the runtime means to import; unless the user's own
-        # implementation is there.
-        safely = [] if self.scenario.system.implementation else ["-P"]
-        argv = [sys.executable, *safely, "-m", "apps.runtime", str(path)]
+        # -P: a random.py in the current directory is not what the runtime means to import. A user's own implementation
+        # is found where it was found before anything was built (`experiments.implementation`).
+        looking = ["env", f"PYTHONPATH={os.pathsep.join(sys.path)}"] if self.scenario.system.implementation else []
+        argv = [*looking, sys.executable, "-P", "-m", "apps.runtime", str(path)]
         where = self._where.get(name) or self._where[(self.clients or self.nodes)[0]]
         pid: int = await self._sandbox.call("spawn", name, where, argv, home / "log")
         return pid

@@ -144,6 +144,18 @@ def test_a_raft_that_breaks_a_rule_is_caught_on_the_fabric(mutant: str, mix: str
     assert linearizable["details"]["operations"]
 
 
+def test_an_implementation_of_ones_own_lies_beside_its_scenario(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    here.mkdir()
+    made = "from apps.runtime.kinds import raft\n\ndef ours(config):\n    return raft(config)\n"
+    (there / "my_raft.py").write_text(made)
+    scenario = write(there, "own", system='implementation = "my_raft:ours"', duration="2s")
+    done = splitbrain("run", scenario, "--json", cwd=here)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder_of(here, "own") / "manifest.json").read_text())["implementation_from"] == str(there)
+
+
 def test_a_clean_network_keeps_its_leader_though_both_processors_are_busy_with_other_things(tmp_path: Path) -> None:
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) for _ in range(2)]
     try:
