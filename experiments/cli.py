@@ -192,8 +192,7 @@ def simulate(
             moment = None if until is None else parse_duration(until)
         except UnitError as error:
             raise typer.BadParameter(str(error), param_hint="--until") from None
-        replay(console, asked, start, random_faults, moment, trace)
-        return
+        raise typer.Exit(replay(console, asked, start, random_faults, moment, trace, as_json))
     said = errors if as_json else console
     raise typer.Exit(play_all(said, asked, start, seeds, random_faults, as_json, small, out))
 

@@ -111,5 +111,7 @@ def show_verdict(console: Console, results: Results, report: str | None) -> None
     console.print(table)
     for reason in results.believable.reasons:
         console.print(Text.assemble(("  ! ", "yellow"), f"not to be believed: {reason}"))
+    if results.evidence_sha256 is not None:
+        console.print(f"  evidence  sha256 {results.evidence_sha256}", soft_wrap=True)
     if report is not None:
         console.print(f"  report  {report}", soft_wrap=True)

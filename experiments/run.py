@@ -63,7 +63,7 @@ class Run:
         self.folder = Folder(out, scenario.name, scenario.seed)
         self._told = 0
         live = LiveCheck(scenario.system, self._tell)
-        self.world = _make_world(world, scenario, self.placement, self.folder, live)
+        self.world, self._digest = _make_world(world, scenario, self.placement, self.folder, live)
         look_ns = scenario.duration if world == "simulated" else LOOK_NS
         self.schedule = Schedule(scenario, self.world, self.folder.fault, progress, strikes, look_ns)
         self._manifest: dict[str, Any] = {
@@ -128,6 +128,8 @@ class Run:
             played = msgspec.structs.replace(self.scenario, faults=tuple(self.schedule.faults), duration=duration)
             deaths = [{**death, "t": death["t"] - self.schedule.epoch} for death in self.world.deaths()]
             self._manifest |= {"scenario": _as_data(played), "fidelity": fidelity, "deaths": deaths}
+            if (digest := self._digest()) is not None:
+                self._manifest["evidence_sha256"] = digest
             self._write_manifest()
             self.folder.close()
         if error is None:
@@ -207,15 +209,17 @@ class _Recorded(msgspec.Struct, frozen=True):
 
 def _make_world(
     world: WorldName, scenario: Scenario, placement: dict[str, str], folder: Folder, live: LiveCheck
-) -> Stage:
+) -> tuple[Stage, Callable[[], str | None]]:
+    """The world, and what tells the SHA-256 of all its evidence, where that is the same whenever a seed is played."""
     if world == "simulated":
         from experiments.simulation.recording import FolderRecorder
         from experiments.simulation.world import SimulatedWorld
 
-        return SimulatedWorld(scenario, placement, FolderRecorder(folder.path, live))
+        recorder = FolderRecorder(folder.path, live)
+        return SimulatedWorld(scenario, placement, recorder), recorder.digest
     from experiments.emulation.world import EmulatedWorld
 
-    return EmulatedWorld(scenario, placement, folder, live)
+    return EmulatedWorld(scenario, placement, folder, live), lambda: None
 
 
 def strikes_of(world: WorldName) -> Mapping[type[Any], type[Strike]]:

@@ -82,6 +82,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     fidelity: dict[str, float] = {}
     calibration: dict[str, dict[str, Any]] = {}
     deaths: list[_Death] = []
+    evidence_sha256: str | None = None
 
 
 def check_path(path: Path, ignore_torn_tail: bool = False) -> Results:
@@ -145,7 +146,9 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
     checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     results = _results(checks, reasons, told, None if idle else availability, leaders, fidelity)
-    return msgspec.structs.replace(results, staleness=staleness, detection=detection)
+    return msgspec.structs.replace(
+        results, staleness=staleness, detection=detection, evidence_sha256=manifest.evidence_sha256
+    )
 
 
 def _read_manifest(path: Path) -> _Manifest:

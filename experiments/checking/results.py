@@ -117,7 +117,8 @@ class Fidelity(msgspec.Struct, frozen=True):
 
 class Results(msgspec.Struct, frozen=True):
     """``valid``: false where a promise was broken, which it is on any machine; true where all were kept in a run that
-    is to be believed; else unknown. ``exit_status``, in this order: 1, 0, 2.
+    is to be believed; else unknown. ``exit_status``, in this order: 1, 0, 2. ``evidence_sha256``: of all evidence of a
+    run in virtual time, the same whenever its seed is played.
     """
 
     schema: int
@@ -131,6 +132,7 @@ class Results(msgspec.Struct, frozen=True):
     fidelity: Fidelity = Fidelity()
     staleness: Staleness | None = None
     detection: Detection | None = None
+    evidence_sha256: str | None = None
 
 
 def overall(checks: Sequence[Check]) -> Valid:

@@ -91,7 +91,8 @@ def running(held: Iterable[Held], faults: Iterable[FaultRecord], epoch: int) -> 
 
 class Service(msgspec.Struct, frozen=True):
     """``longest``: the longest time in nanoseconds in which nobody served some ``shard``, from ``at`` on; ``share``: of
-    all shards' time that was served; ``moves``: how often a shard was served by another than before.
+    all shards' time that was served; ``moves``: how often a shard was served by another than before; ``gaps``: every
+    time in which nobody served one.
     """
 
     longest: int
@@ -99,6 +100,23 @@ class Service(msgspec.Struct, frozen=True):
     at: int
     share: float
     moves: int
+    gaps: list[int] = []
+
+
+class Reintegrated(msgspec.Struct, frozen=True):
+    """``member`` came back to ``few`` shards, and ``took`` nanoseconds until it counted in full, with ``many``."""
+
+    member: str
+    few: int
+    many: int
+    took: int
+
+
+class Takeover(msgspec.Struct, frozen=True):
+    """How work was taken over in a run, and how those that came back were eased in."""
+
+    service: Service
+    reintegrated: list[Reintegrated]
 
 
 def service(held: Iterable[Held], shards: int, start: int, end: int) -> Service:
@@ -106,40 +124,54 @@ def service(held: Iterable[Held], shards: int, start: int, end: int) -> Service:
     by_shard: dict[int, list[Held]] = {shard: [] for shard in range(shards)}
     for one in held:
         by_shard[one.shard].append(one)
-    longest, where, at, unserved, moves = 0, 0, start, 0, 0
+    longest, where, at, moves = 0, 0, start, 0
+    gaps: list[int] = []
     for shard, turns in by_shard.items():
         turns.sort(key=lambda one: one.start)
         until, last = start, ""
         for one in [*turns, Held("", shard, end, end)]:
             gap = min(one.start, end) - until
             if gap > 0:
-                unserved += gap
+                gaps.append(gap)
                 if gap > longest:
                     longest, where, at = gap, shard, until - start
             moves += bool(last and one.node and last != one.node)
             last, until = one.node or last, max(until, one.end)
-    return Service(longest, where, at, 1 - unserved / (shards * (end - start)), moves)
+    return Service(longest, where, at, 1 - sum(gaps) / (shards * (end - start)), moves, gaps)
 
 
 def takeover_checks(
     events: Sequence[Witness], shards: int, epoch: int, expect: Expect, faults: Iterable[FaultRecord]
 ) -> list[Check]:
-    """Of a run whose workload would have begun at ``epoch``, from the events of all traces, in order."""
+    """What `judge_takeover` found to be kept and broken."""
+    return judge_takeover(events, shards, epoch, expect, faults)[1]
+
+
+def judge_takeover(
+    events: Sequence[Witness], shards: int, epoch: int, expect: Expect, faults: Iterable[FaultRecord]
+) -> tuple[Takeover | None, list[Check]]:
+    """Of a run whose workload would have begun at ``epoch``, from the events of all traces, in order: what was
+    measured, None where nobody said anything, and the checks.
+    """
     properties = OneOwner()
     violations = [violation for witness in events for violation in properties.feed(witness)]
     properties.finish()
     end = max((witness.t for witness in events), default=epoch)
     if end <= epoch:
-        return [Check("takeover", "unknown", "nobody said anything after the run began")]
+        return None, [Check("takeover", "unknown", "nobody said anything after the run began")]
     if violations:
         owner = Check("OneOwner", False, violations[0].message, violations[0].as_data())
     else:
         owner = Check("OneOwner", True, f"no two nodes served one of {count(shards, 'shard')} at the same time")
     found = service(running(properties.held, faults, epoch), shards, epoch, end)
     checks = [_takeover(found, expect), owner]
-    if said := eased_in(events, properties.held):
-        checks.append(Check("reintegration", True, said))
-    return checks
+    eased = eased_in(events, properties.held)
+    if eased:
+        told = (
+            f"{one.member} came back to {one.few} shards, and had {one.many} {span(one.took)} later" for one in eased
+        )
+        checks.append(Check("reintegration", True, "; ".join(told)))
+    return Takeover(found, eased), checks
 
 
 def _takeover(found: Service, expect: Expect) -> Check:
@@ -152,9 +184,9 @@ def _takeover(found: Service, expect: Expect) -> Check:
     return Check("takeover", kept, summary)
 
 
-def eased_in(events: Iterable[Witness], held: Sequence[Held]) -> str:
-    """In words, how many shards each worker that came back had soon after, and once it counted in full."""
-    said: list[str] = []
+def eased_in(events: Iterable[Witness], held: Sequence[Held]) -> list[Reintegrated]:
+    """How many shards each worker that came back had soon after, and once it counted in full."""
+    found: list[Reintegrated] = []
     failed: set[str] = set()
     back: dict[str, int] = {}
     for witness in events:
@@ -170,8 +202,8 @@ def eased_in(events: Iterable[Witness], held: Sequence[Held]) -> str:
             began = back.pop(member)
             early = began + (witness.t - began) // 5
             few, many = _serving(held, member, early), _serving(held, member, witness.t)
-            said.append(f"{member} came back to {few} shards, and had {many} {span(witness.t - began)} later")
-    return "; ".join(said)
+            found.append(Reintegrated(member, few, many, witness.t - began))
+    return found
 
 
 def _serving(held: Iterable[Held], node: str, moment: int) -> int:

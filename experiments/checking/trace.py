@@ -131,6 +131,18 @@ class Handoff(_Event, tag="handoff", frozen=True, gc=False):
     owner: str
 
 
+class Repair(_Event, tag="repair", frozen=True, gc=False):
+    key: str
+    replica: str
+
+
+class Short(_Event, tag="short", frozen=True, gc=False):
+    key: str
+    write: bool
+    answered: int
+    needed: int
+
+
 # A failure detector's (docs/detectors.md).
 
 
@@ -172,6 +184,8 @@ TraceEvent: TypeAlias = (
     | Acknowledged
     | Read
     | Handoff
+    | Repair
+    | Short
     | Believe
     | Load
     | Lease

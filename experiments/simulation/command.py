@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -16,9 +17,18 @@ from experiments.checking.results import exit_status
 from experiments.scenario import Scenario
 from experiments.simulation.campaign import play_seeds, prepared, summarise
 from experiments.simulation.ledger import Ledger
-from experiments.simulation.seed import Outcome, play_traced
+from experiments.simulation.seed import Outcome, replay_seed
 from experiments.simulation.shrink import shrink, to_toml
-from experiments.simulation.telling import Pace, follow, show_summary, show_trace
+from experiments.simulation.standing import standing
+from experiments.simulation.telling import (
+    Pace,
+    evidence_rows,
+    follow,
+    show_replay,
+    show_standing,
+    show_summary,
+    show_trace,
+)
 
 
 def simulate(
@@ -88,11 +98,45 @@ def shrink_first(console: Console, scenario: Scenario, seed: int, random_faults:
 
 
 def replay(
-    console: Console, scenario: Scenario, seed: int, random_faults: bool, until: Nanoseconds | None, show: bool
-) -> None:
-    """Play one seed, up to ``until`` of the scenario's time; show its evidence if asked for, and the hash of it."""
-    recorder, epoch = play_traced(prepared(scenario, seed, random_faults), until)
+    console: Console,
+    scenario: Scenario,
+    seed: int,
+    random_faults: bool,
+    until: Nanoseconds | None,
+    show: bool,
+    as_json: bool,
+) -> int:
+    """Play one seed, up to ``until`` of the scenario's time, and say what came of it: the verdict with what contradicts
+    what, the hash of the evidence, and where every node stood when it was stopped; all the evidence, too, if ``show``.
+
+    Returns the exit status: 0 valid, 1 a promise was broken, 2 unknown, as where it was stopped before its end.
+    """
+    found = replay_seed(prepared(scenario, seed, random_faults), until)
+    played, outcome = found.played, found.outcome
+    nodes = None
+    if played.stopped is not None:
+        nodes = standing(found.seen.witnesses, played.nodes, played.epoch + played.stopped)
+    lines = sum(map(len, found.text.files.values()))
+    if as_json:
+        said: dict[str, Any] = {
+            "scenario": scenario.name,
+            "stopped": played.stopped,
+            "lines": lines,
+            "outcome": outcome,
+        }
+        if nodes is not None:
+            said["nodes"] = nodes
+        if show:
+            said["trace"] = [
+                {"t": row.moment, "who": row.who, "what": row.what, **row.facts} for row in evidence_rows(found)
+            ]
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(said)) + b"\n")
+        sys.stdout.flush()
+        return exit_status(outcome.valid)
     if show:
-        show_trace(console, recorder, epoch)
-    lines = sum(map(len, recorder.files.values()))
-    console.print(f"seed {seed}: {lines:,} lines, sha256 {recorder.digest()}", soft_wrap=True)
+        show_trace(console, found)
+    if nodes is not None:
+        show_standing(console, nodes)
+    show_replay(console, found)
+    console.print(f"seed {seed}: {lines:,} lines, sha256 {outcome.evidence_sha256}", soft_wrap=True)
+    return exit_status(outcome.valid)

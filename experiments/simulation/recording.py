@@ -87,6 +87,25 @@ class FolderRecorder(TextRecorder):
             file.write(line)
 
 
+class Both:
+    """Tells two recorders of everything."""
+
+    def __init__(self, one: Recorder, other: Recorder) -> None:
+        self._one, self._other = one, other
+
+    def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int, protocol: str) -> None:
+        self._one.begin_node(moment, node, incarnation, protocol)
+        self._other.begin_node(moment, node, incarnation, protocol)
+
+    def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
+        self._one.node(moment, node, incarnation, event)
+        self._other.node(moment, node, incarnation, event)
+
+    def client(self, moment: Nanoseconds, client: NodeId, event: HistoryEvent) -> None:
+        self._one.client(moment, client, event)
+        self._other.client(moment, client, event)
+
+
 class OnlineRecorder(LiveCheck):
     """Keeps nothing as text: histories for their checker, and the nodes' traces checked as they grow.
 
@@ -101,12 +120,15 @@ class OnlineRecorder(LiveCheck):
         self._lines: dict[tuple[NodeId, int], int] = {}
 
     def begin_node(self, moment: Nanoseconds, node: NodeId, incarnation: int, protocol: str) -> None:
-        self._take(node, incarnation, evidence.Header(moment, evidence.SCHEMA, node, incarnation, protocol))
+        header = evidence.Header(moment, evidence.SCHEMA, node, incarnation, protocol)
+        self._lines[node, incarnation] = 1
+        self._take(Witness(node, incarnation, 1, header))
 
     def node(self, moment: Nanoseconds, node: NodeId, incarnation: int, event: Any) -> None:
+        line = self._lines[node, incarnation] = self._lines[node, incarnation] + 1
         as_read = _AS_READ.get(type(event))
         if as_read is not None:
-            self._take(node, incarnation, as_read(moment, event))
+            self._take(Witness(node, incarnation, line, as_read(moment, event)))
         elif isinstance(event, Rejected | Gone):
             self.findings.append(Finding(node, moment, event))
 
@@ -115,9 +137,7 @@ class OnlineRecorder(LiveCheck):
         seen = Event(event.process, event.type, event.f, event.value, moment, -1, error)
         self.histories.setdefault(client, []).append(seen)
 
-    def _take(self, node: NodeId, incarnation: int, event: TraceEvent) -> None:
-        line = self._lines[node, incarnation] = self._lines.get((node, incarnation), 0) + 1
-        witness = Witness(node, incarnation, line, event)
+    def _take(self, witness: Witness) -> None:
         self.witnesses.append(witness)
         self.feed(witness)
 
@@ -138,6 +158,8 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     quorum.Kept: lambda t, said: evidence.Keep(t, said.key, said.dots, said.owner),
     quorum.Acknowledged: lambda t, said: evidence.Acknowledged(t, said.key, said.actor, said.counter, said.by),
     quorum.Answered: lambda t, said: evidence.Read(t, said.key, said.dots, said.by),
+    quorum.Repaired: lambda t, said: evidence.Repair(t, said.key, said.replica),
+    quorum.Failed: lambda t, said: evidence.Short(t, said.key, said.write, said.answered, said.needed),
     quorum.HandedOver: lambda t, said: evidence.Handoff(t, said.key, said.owner),
     detectors.Believed: lambda t, said: evidence.Believe(t, said.member, said.standing, said.incarnation),
     detectors.Load: lambda t, said: evidence.Load(t, said.sent, said.received),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -17,8 +17,10 @@ from experiments.checking.detection import detection_checks, measure, silences
 from experiments.checking.fault_record import Step, gather
 from experiments.checking.history import Event, History, HistoryError, merge, operations
 from experiments.checking.node_checks import who_led
+from experiments.checking.quorum_properties import QuorumProperties
+from experiments.checking.replication import Replication, replication
 from experiments.checking.results import Availability, Check, Detection, Leader, Staleness, Valid
-from experiments.checking.takeover import takeover_checks
+from experiments.checking.takeover import Takeover, judge_takeover
 from experiments.checking.timing import timed, timing_checks
 from experiments.checking.trace import in_order
 from experiments.phrases import seconds
@@ -26,7 +28,7 @@ from experiments.scenario import Echo, Failover, Heartbeat, Phi, Scenario, Swim,
 from experiments.schedule import LEAD_IN_NS, Schedule
 from experiments.simulation.faults import SIMULATED_STRIKES
 from experiments.simulation.kernel import Loop
-from experiments.simulation.recording import OnlineRecorder, Recorder, TextRecorder
+from experiments.simulation.recording import Both, OnlineRecorder, Recorder, TextRecorder
 from experiments.simulation.world import SimulatedWorld
 from experiments.stage import Death, WorldError
 
@@ -41,10 +43,12 @@ class Outcome(msgspec.Struct, frozen=True):
     """What came of one seed.
 
     ``valid`` is false when a promise was broken or a process died of itself, unknown when the run shows nothing.
-    ``broken``: why not true, a sentence each, beginning with the name of the check. ``violations``: events that
-    contradict each other (`raft_properties.Violation`). ``elections``: leaders elected after the workload began;
-    ``election_times``: from each fault that took the leader to the next election, in nanoseconds, None where none came.
-    ``recovery_times``: from each heal to steady service, likewise. ``events``: how many the kernel handled.
+    ``broken``: the promises that were, a sentence each, beginning with the name of the check; ``doubts``: why it may
+    show nothing, likewise. ``violations``: events that contradict each other (`raft_properties.Violation`).
+    ``elections``: leaders elected after the workload began, None where nobody is; ``election_times``: from each fault
+    that took the leader to the next election, in nanoseconds, None where none came. ``recovery_times``: from each heal
+    to steady service, likewise. ``events``: how many the kernel handled. ``evidence_sha256``: of all evidence, as a
+    replay gives it; of seeds that are not valid.
     """
 
     seed: int
@@ -53,17 +57,22 @@ class Outcome(msgspec.Struct, frozen=True):
     violations: list[dict[str, Any]]
     availability: Availability | None
     lost_writes: int
-    elections: int
+    elections: int | None
     election_times: list[int | None]
     recovery_times: list[int | None]
     events: int
     staleness: Staleness | None = None
     detection: Detection | None = None
+    takeover: Takeover | None = None
+    replication: Replication | None = None
+    doubts: list[str] = []
+    evidence_sha256: str | None = None
 
 
 class Played(msgspec.Struct, frozen=True):
     """A seed as it was played: ``steps`` of its faults, ``deaths`` of nodes that ended by themselves, and why it could
-    not be played to its end, if so.
+    not be played to its end, if so. ``stopped``: when it was stopped before its end; ``nodes``: who was running,
+    paused or down then.
     """
 
     epoch: Nanoseconds
@@ -72,6 +81,8 @@ class Played(msgspec.Struct, frozen=True):
     died: str
     events: int
     placement: Mapping[str, str]
+    stopped: Nanoseconds | None
+    nodes: dict[str, str]
 
 
 def play_seed(scenario: Scenario) -> Outcome:
@@ -90,12 +101,32 @@ def play_seed(scenario: Scenario) -> Outcome:
 def play_traced(scenario: Scenario, until: Nanoseconds | None = None) -> tuple[TextRecorder, Nanoseconds]:
     """Play ``scenario`` and keep every line of evidence, up to ``until`` of the scenario's time; with its epoch."""
     recorder = TextRecorder()
-    played = _play(scenario, recorder, None if until is not None and until >= scenario.duration else until)
-    return recorder, played.epoch
+    return recorder, _play(scenario, recorder, until).epoch
+
+
+class Replay(NamedTuple):
+    """A seed with all its evidence: its lines, and what the checkers read of them."""
+
+    text: TextRecorder
+    seen: OnlineRecorder
+    played: Played
+    outcome: Outcome
+
+
+def replay_seed(scenario: Scenario, until: Nanoseconds | None = None) -> Replay:
+    """Play ``scenario``, up to ``until`` of its time, keep every line of evidence and judge it.
+
+    One that was stopped has its promises of every moment judged; those about the whole of a run are in doubt.
+    """
+    text, seen = TextRecorder(), OnlineRecorder(scenario.system)
+    played = _play(scenario, Both(text, seen), until)
+    outcome = _judge(scenario, seen, played)
+    return Replay(text, seen, played, msgspec.structs.replace(outcome, evidence_sha256=text.digest()))
 
 
 def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = None) -> Played:
     steps: list[dict[str, Any]] = []
+    stopped = None if until is None or until >= scenario.duration else until
 
     async def to_its_end() -> Played:
         placement = place(scenario.plan, scenario.system, scenario.workload, scenario.tenant)
@@ -104,22 +135,29 @@ def _play(scenario: Scenario, recorder: Recorder, until: Nanoseconds | None = No
             scenario, world, steps.append, lambda stage, detail: None, SIMULATED_STRIKES, scenario.duration
         )
         died = ""
+        nodes: dict[str, str] = {}
+        told = steps
         try:
             async with world:
                 await world.settle()
                 schedule.epoch = world.clock() + LEAD_IN_NS
                 await world.start_workload(schedule.epoch)
-                if until is None:
+                if stopped is None:
                     await schedule.play()
                     await world.stop_workload()
                 else:
                     playing = asyncio.create_task(schedule.play())
-                    await schedule.until(until)
+                    await schedule.until(stopped)
                     world.recorder = _Deaf()
+                    told = list(steps)  # without the heals that come of leaving
                     playing.cancel()
+                for node in world.nodes:
+                    paused = await world.is_paused(node)
+                    nodes[node] = "down" if paused is None else "paused" if paused else "running"
         except WorldError as error:
             died = str(error)
-        return Played(schedule.epoch, steps, world.deaths(), died, world.kernel.events, world.placement)
+        events = world.kernel.events
+        return Played(schedule.epoch, told, world.deaths(), died, events, world.placement, stopped, nodes)
 
     with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(to_its_end())
@@ -134,7 +172,8 @@ class _Deaf:
 
 
 def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outcome:
-    if not played.died:
+    whole = not played.died and played.stopped is None
+    if whole:
         recorder.finish()
     broken = [f"{found.property}: {found.message}" for found in recorder.violations[:KEPT_VIOLATIONS]]
     doubts: list[str] = []
@@ -147,54 +186,65 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
     if recorder.broken_off:
         doubts.append(f"trace: {recorder.broken_off}")
 
+    if played.stopped is not None:
+        doubts.append(f"stopped: at {seconds(played.stopped)} of {seconds(scenario.duration)}")
+
     faults = gather(msgspec.convert(step, Step) for step in played.steps)
-    doubts += (f"fault: {problem}" for fault in faults if not played.died for problem in fault.problems())
+    doubts += (f"fault: {problem}" for fault in faults if whole for problem in fault.problems())
     leaders = who_led(recorder.witnesses, faults, played.epoch)
     availability: Availability | None = None
     lost = 0
     staleness: Staleness | None = None
     detection: Detection | None = None
+    takeover: Takeover | None = None
     system, expect = scenario.system, scenario.expect
+    checks: list[Check] = []
     if isinstance(system, Swim | Heartbeat | Phi):
         silent = silences(faults, system.names, played.placement, expect.detection or 0)
         detection = measure(in_order([recorder.witnesses]), silent, system.names, played.epoch, system.memory)
-        found = detection_checks(detection, expect, faults)
-        broken += (f"{check.name}: {check.summary}" for check in found if check.valid is False)
+        checks += detection_checks(detection, expect, faults)
     if isinstance(system, Failover):
         witnesses = list(in_order([recorder.witnesses]))
-        taken = takeover_checks(witnesses, system.config.shards, played.epoch, expect, faults)
-        broken += (f"{check.name}: {check.summary}" for check in taken if check.valid is False)
+        takeover, taken = judge_takeover(witnesses, system.config.shards, played.epoch, expect, faults)
+        checks += (check for check in taken if check.name != "OneOwner")  # which was checked as it was told
     try:
         done = operations(_history(recorder, played.epoch))
         if not done:
             doubts += ["history: no client did anything"] if scenario.workload.names else []
         else:
             if isinstance(scenario.workload, Echo):
-                checks = echo_checks(done)
+                seen = echo_checks(done)
             elif expect.linearizable:
-                checks = client_checks("history", done, PATIENCE, promised=True)
+                seen = client_checks("history", done, PATIENCE, promised=True)
             else:
-                staleness, checks = stale_checks("history", done, PATIENCE, expect, is_fresh(system))
+                staleness, seen = stale_checks("history", done, PATIENCE, expect, is_fresh(system))
             availability = timed(served(service(done)), done, faults, leaders, scenario.system.names)
-            timing = timing_checks(scenario.expect, availability, leaders, faults, done)
-            broken += (f"{check.name}: {check.summary}" for check in [*checks, *timing] if check.valid is False)
-            doubts += (f"{check.name}: {check.summary}" for check in checks if check.valid == "unknown")
-            lost = _lost(checks)
+            lost = _lost(seen)
+            checks += [*seen, *timing_checks(scenario.expect, availability, leaders, faults, done)]
     except HistoryError as error:
         doubts.append(f"history: {error}")
+    if played.stopped is not None:  # only these hold of every part of a run
+        checks = [check for check in checks if check.name in ("linearizable", "stale_reads", "echoes")]
+    broken += (f"{check.name}: {check.summary}" for check in checks if check.valid is False)
+    doubts += (f"{check.name}: {check.summary}" for check in checks if check.valid == "unknown")
     return Outcome(
         scenario.seed,
         False if broken else "unknown" if doubts else True,
-        broken + doubts,
+        broken,
         [_relative(found.as_data(), played.epoch) for found in recorder.violations[:KEPT_VIOLATIONS]],
         availability,
         lost,
-        _elections(leaders),
+        _elections(leaders) if system.elects else None,
         list(availability.new_leader.values()) if availability else [],
         list(availability.recovery.values()) if availability else [],
         played.events,
         staleness,
         detection,
+        takeover,
+        replication(recorder.witnesses, recorder.properties)
+        if isinstance(recorder.properties, QuorumProperties) and not recorder.broken_off
+        else None,
+        doubts,
     )
 
 
