@@ -82,8 +82,11 @@ def binary_checks(findings: Sequence[Finding]) -> list[Check]:
 
 
 def echo_checks(done: Sequence[Operation]) -> list[Check]:
-    """Whether every echo that came back was what had been called."""
+    """Whether every echo that came back was what had been called; unknown where none did."""
     came = [one for one in done if one.type == "ok"]
+    if not came:
+        summary = f"no operation succeeded, of {len(done):,}: there is nothing to judge by"
+        return [Check("echoes", "unknown", summary)]
     wrong = [one for one in came if one.result != one.value]
     if not wrong:
         return [Check("echoes", True, f"{count(len(came), 'echo', 'echoes')} came back as called")]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from experiments.checking.acknowledged import acknowledged_writes
-from experiments.checking.availability import Service
+from experiments.checking.availability import Service, is_served
 from experiments.checking.history import HistoryError, Operation
 from experiments.checking.linearizability import Counterexample, check
 from experiments.checking.models import Model, ModelError, model_for
@@ -30,7 +30,7 @@ def stale_checks(
     """
     found = client_checks(path, done, min(patience, UNPROMISED_PATIENCE), promised=False)
     staleness, acknowledged = measure(model_for(done), done)
-    return staleness, [staleness_check(staleness, expect, fresh), acknowledged, found[0]]
+    return staleness, if_any_succeeded(done, [staleness_check(staleness, expect, fresh), acknowledged, found[0]])
 
 
 def is_fresh(system: System) -> bool:
@@ -41,8 +41,8 @@ def is_fresh(system: System) -> bool:
 def client_checks(path: str, done: Sequence[Operation], patience: float, promised: bool) -> list[Check]:
     """Linearizability, which may not have been ``promised``, and acknowledged writes.
 
-    ``patience``: seconds for the search for an order. Raises `HistoryError`, naming ``path``, for operations that no
-    model fits.
+    Neither is known where no operation succeeded. ``patience``: seconds for the search for an order. Raises
+    `HistoryError`, naming ``path``, for operations that no model fits.
     """
     try:
         model = model_for(done)
@@ -51,7 +51,18 @@ def client_checks(path: str, done: Sequence[Operation], patience: float, promise
     found = _linearizable(model, done, patience)
     if not promised and found.valid is not True:
         found = msgspec.structs.replace(found, valid=True, summary=f"not promised: {found.summary}")
-    return [found, _acknowledged(model, done)]
+    return if_any_succeeded(done, [found, _acknowledged(model, done)])
+
+
+def if_any_succeeded(done: Sequence[Operation], checks: Sequence[Check]) -> list[Check]:
+    """``checks``, none of them passed where no operation of ``done`` was served: what never answers is never wrong."""
+    if any(map(is_served, done)):
+        return list(checks)
+    summary = f"no operation succeeded, of {len(done):,}: there is nothing to judge by"
+    return [
+        msgspec.structs.replace(found, valid="unknown", summary=summary) if found.valid is True else found
+        for found in checks
+    ]
 
 
 def _linearizable(model: Model, done: Sequence[Operation], patience: float) -> Check:
