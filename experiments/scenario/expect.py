@@ -8,6 +8,9 @@ from experiments.scenario.reading import Table, flag, positive_duration, whole
 from experiments.scenario.systems import System
 from topologies.units import parse_share
 
+#: What is expected within a time.
+SPANS = ("recovery", "election", "staleness", "detection", "reinstatement", "takeover")
+
 
 class Expect(msgspec.Struct, frozen=True):
     """What the run must show, beside safety. Times in nanoseconds, ``None`` where nothing is expected.
@@ -35,8 +38,7 @@ class Expect(msgspec.Struct, frozen=True):
 
     def stretched(self, factor: float) -> Expect:
         """Every duration times ``factor``."""
-        names = ("recovery", "election", "staleness", "detection", "reinstatement", "takeover")
-        spans = {name: span for name in names if (span := getattr(self, name)) is not None}
+        spans = {name: span for name in SPANS if (span := getattr(self, name)) is not None}
         return msgspec.structs.replace(self, **{name: round(span * factor) for name, span in spans.items()})
 
 

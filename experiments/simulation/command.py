@@ -14,10 +14,12 @@ from rich.console import Console
 
 from apps.process import Nanoseconds
 from experiments.checking.results import exit_status
+from experiments.folder import FolderError
+from experiments.phrases import count
 from experiments.scenario import Scenario
 from experiments.simulation.campaign import play_seeds, prepared, summarise
 from experiments.simulation.ledger import Ledger
-from experiments.simulation.seed import Outcome, replay_seed
+from experiments.simulation.seed import Outcome, play_seed, replay_seed
 from experiments.simulation.shrink import shrink, to_toml
 from experiments.simulation.standing import standing
 from experiments.simulation.telling import (
@@ -44,10 +46,13 @@ def simulate(
     """Play ``seeds`` seeds from ``first`` on and say what came of them; interrupted, what came of those that are done.
 
     ``small``: where the first seed that fails is written to, made small. ``out``: a folder that keeps the outcomes;
-    seeds that it has are not played again. Raises `FolderError` when it cannot.
+    seeds that it has are not played again. Raises `FolderError` where one of both cannot be written, before any is
+    played.
 
     Returns the exit status: 0 valid, 1 a promise was broken, 2 unknown.
     """
+    if small is not None:
+        _require_writable(small)
     asked = range(first, first + seeds)
     with Ledger(out, scenario, random_faults) if out is not None else contextlib.nullcontext() as ledger:
         kept = [ledger.outcomes[seed] for seed in asked if seed in ledger.outcomes] if ledger else []
@@ -92,9 +97,21 @@ def shrink_first(console: Console, scenario: Scenario, seed: int, random_faults:
     """Make the scenario of a failing ``seed`` small, and write it to ``file``."""
     failing = prepared(scenario, seed, random_faults)
     small = shrink(failing) or failing
-    said = f"{len(small.faults)} of {len(failing.faults)} faults, {len(small.workload.names)} clients"
-    file.write_text(to_toml(small, f"Seed {seed} of {scenario.name}, made small."), encoding="utf-8")
-    console.print(f"  seed {seed} made small: {said}; see {file}", soft_wrap=True)
+    broken = next(iter(play_seed(small).broken), "it fails no more").replace("\n", " ")
+    said = f"{len(small.faults)} of {len(failing.faults)} faults, {count(len(small.workload.names), 'client')}"
+    file.write_text(to_toml(small, f"Seed {seed} of {scenario.name}, made small. {broken}"), encoding="utf-8")
+    console.print(f"  seed {seed} made small: {said}; see {file}\n    {broken}", soft_wrap=True, markup=False)
+
+
+def _require_writable(file: Path) -> None:
+    """Raise `FolderError` where no file can be written, before anybody waits for what is to be in it."""
+    there = file.exists()
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise FolderError(f"{file}: cannot be written ({error.strerror}); choose another --shrink FILE") from error
+    if not there:
+        file.unlink()
 
 
 def replay(

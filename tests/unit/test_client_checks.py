@@ -17,9 +17,9 @@ def done(f: str, value: Any, type: Any, error: Any = None, result: Any = None) -
 
 
 UNSERVED = [
-    done("write", ("k", 1), "info", "timeout"),
-    done("read", ("k", None), "fail", "no leader"),
-    done("cas", ("k", (1, 2)), "fail", "timeout"),
+    done("write", ["k", 1], "info", "timeout"),
+    done("read", ["k", None], "fail", "no leader"),
+    done("cas", ["k", [1, 2]], "fail", "timeout"),
 ]
 
 
@@ -32,7 +32,7 @@ def test_where_no_operation_succeeded_nothing_is_linearizable_or_kept(promised: 
 
 
 def test_one_answer_is_enough_to_be_judged_by() -> None:
-    for answer in (done("read", ("k", None), "ok", result=("k", None)), done("cas", ("k", (1, 2)), "fail", "mismatch")):
+    for answer in (done("read", ["k", None], "ok", result=["k", None]), done("cas", ["k", [1, 2]], "fail", "mismatch")):
         checks = client_checks("history", [*UNSERVED[1:], answer], 1.0, promised=True)
         assert [check.valid for check in checks] == [True, True]
 
