@@ -60,8 +60,12 @@ def require_implementation(scenario: Scenario, file: Path | None = None, folders
 
 
 def _home(module: str) -> Path | None:
-    file = Path(getattr(sys.modules[module], "__file__", None) or "").resolve()
-    return next((home for home in map(Path, sys.path) if file.is_relative_to(home.resolve())), None)
+    """The folder in which ``module``, or the package around it, lies; None for one without a file."""
+    file = getattr(sys.modules[module], "__file__", None)
+    if file is None:
+        return None
+    is_package = Path(file).stem == "__init__"
+    return Path(file).resolve().parents[module.count(".") + is_package]
 
 
 def _why(name: str, error: BaseException, beside: Iterable[Path]) -> str:

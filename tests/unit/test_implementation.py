@@ -22,17 +22,20 @@ def splitbrain(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("beside", ["the scenario", "the command"])
 def test_a_module_is_found_beside_the_scenario_and_where_the_command_is_run(beside: str, tmp_path: Path) -> None:
-    there, here = tmp_path / "there", tmp_path / "here"
+    there, here, elsewhere = tmp_path / "there", tmp_path, tmp_path / "elsewhere"
     there.mkdir()
-    here.mkdir()
-    (there if beside == "the scenario" else here).joinpath("my_raft.py").write_text(OURS)
-    scenario = write(there, "own", system='implementation = "my_raft:ours"', duration="1s")
+    elsewhere.mkdir()
+    home = there if beside == "the scenario" else here
+    (home / "mine").mkdir()
+    (home / "mine" / "my_raft.py").write_text(OURS)
+    scenario = write(there, "own", system='implementation = "mine.my_raft:ours"', duration="1s")
     done = splitbrain("run", scenario, "--world", "simulated", "--json", cwd=here)
     assert done.returncode == 0, done.stdout + done.stderr
     # More seeds than one worker gets: the others look where the command does.
     assert splitbrain("simulate", scenario, "--seeds", 9, cwd=here).returncode == 0
-    # From elsewhere the run says where it was.
-    again = splitbrain("rerun", json.loads(done.stdout)["run"], "--json", cwd=tmp_path)
+    run = Path(json.loads(done.stdout)["run"])
+    assert json.loads((run / "manifest.json").read_text())["implementation_from"] == str(home)
+    again = splitbrain("rerun", run, "--json", cwd=elsewhere)
     assert again.returncode == 0, again.stderr
 
 
