@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from apps.journal import JournalBusy, JournalCorrupt, JournalError, JournalForeign
+from apps.journal import JournalBusy, JournalCorrupt, JournalError, JournalForeign, JournalOutdated
 from apps.process import Event, Requested
 from apps.runtime.config import Config, ConfigError, read_config
 from apps.runtime.driver import CONTROL, Driver
@@ -43,6 +43,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (ConfigError, os.EX_CONFIG),
     (JournalCorrupt, os.EX_DATAERR),
     (JournalForeign, os.EX_CONFIG),
+    (JournalOutdated, os.EX_CONFIG),
     (JournalBusy, os.EX_TEMPFAIL),
     (JournalError, os.EX_IOERR),
     (TraceExists, os.EX_CANTCREAT),

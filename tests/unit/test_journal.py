@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from apps.journal import (
     JournalCorrupt,
     JournalFailed,
     JournalForeign,
+    JournalOutdated,
 )
 
 N1 = Identity("test", "n1")
@@ -202,6 +205,42 @@ def test_the_log_of_another_node_or_cluster_is_refused(tmp_path: Path, other: Id
     write(tmp_path, [[b"a"]])
     with pytest.raises(JournalForeign, match="of node 'n1' of cluster 'test'"):
         Journal(tmp_path, other)
+
+
+def test_a_log_of_an_earlier_format_is_refused_as_what_it_is_and_a_damaged_number_as_damage(tmp_path: Path) -> None:
+    body = msgspec.msgpack.encode(["test", "n1", 0, 0, False])
+    earlier = struct.pack("<8sIII", b"splitlog", 2, len(body), zlib.crc32(body)) + body
+    segment = tmp_path / "0000000000.seg"
+    segment.write_bytes(earlier)
+    with pytest.raises(JournalOutdated, match=r"seg: its format is version 2; this program reads version 3\. "):
+        read(tmp_path)
+    assert segment.read_bytes() == earlier
+    segment.unlink()
+    write(tmp_path, [[b"a"]])
+    flipped = bytearray(segment.read_bytes())
+    flipped[8] ^= 1
+    segment.write_bytes(flipped)
+    with pytest.raises(JournalCorrupt, match="at byte 8: its format is version 2"):
+        read(tmp_path)
+
+
+def test_checksums_are_castagnolis(tmp_path: Path) -> None:
+    write(tmp_path, [[b"123456789"]])
+    (data,) = (path.read_bytes() for path in segments(tmp_path))
+    body = msgspec.msgpack.encode([b"123456789"])
+    stored = int.from_bytes(data[data.index(body) - 8 :][:4], "little")
+    assert stored == castagnoli(body)
+    assert castagnoli(b"123456789") == 0xE3069283  # the check value of the catalogues
+
+
+def castagnoli(data: bytes) -> int:
+    """CRC-32C bit by bit."""
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
 
 
 def test_a_log_opened_twice_is_refused_and_free_again_after_close(tmp_path: Path) -> None:
