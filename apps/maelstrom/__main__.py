@@ -1,7 +1,7 @@
 """``python -m apps.maelstrom NODE [--data DIR] [--seed TEXT]``: a process of ours as a Maelstrom binary.
 
-Exit status, as in sysexits.h: 0 when standard input ends, 64 for a wrong command line, 73 for a log that cannot be
-used.
+Exit status, as in sysexits.h: 0 when standard input ends, 64 for a wrong command line, 65 for what a process must not
+go on with, 73 for a log that cannot be used.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import NoReturn
 from apps.journal import JournalError
 from apps.maelstrom.driver import Driver
 from apps.maelstrom.nodes import NODES
+from apps.process import Halt
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who listens no more ends us without a word
     try:
         driver.run(sys.stdin.fileno(), sys.stdout.fileno())
+    except Halt as halt:
+        print(halt, file=sys.stderr)
+        return os.EX_DATAERR
     except JournalError as error:
         print(error, file=sys.stderr)
         return os.EX_CANTCREAT

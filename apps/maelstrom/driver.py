@@ -117,6 +117,7 @@ class Driver:
             return []
 
     def _start(self, message: Message) -> list[Event]:
+        self._id = message.dest  # as it is called, until `init` says who it is
         if message.type != "init":
             self._refuse(message, Code.TEMPORARILY_UNAVAILABLE, "init comes first")
             return []
@@ -124,6 +125,10 @@ class Driver:
             init = msgspec.convert(message.body, _Init)
         except msgspec.ValidationError as error:
             self._refuse(message, Code.MALFORMED_REQUEST, str(error))
+            return []
+        if init.node_ids.count(init.node_id) != 1 or len(set(init.node_ids)) < len(init.node_ids):
+            problem = f"node_ids {init.node_ids} must name each node once, {init.node_id!r} among them"
+            self._refuse(message, Code.MALFORMED_REQUEST, problem)
             return []
         self._id, self._nodes = init.node_id, init.node_ids
         records: Sequence[Any] = ()
@@ -188,8 +193,10 @@ class Driver:
                     if self._journal is not None:
                         self._journal.commit(records, anew=isinstance(effect, Snapshot))
                     self._next.append(Persisted(token))
-                case Trace():
-                    pass  # Maelstrom records every message itself
+                case Trace(event):
+                    # Maelstrom records every message itself; what was wrong with one only its receiver can say.
+                    if type(event).__struct_config__.tag == "reject":
+                        _log(f"{event.sender}: {event.message} number {event.count} that is rejected: {event.why}")
         for peer, messages in to_peers.items():
             body = {"type": PEER, "messages": msgspec.to_builtins(messages)}
             self._out.append(encode(self._id, peer, body))

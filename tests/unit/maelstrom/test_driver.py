@@ -31,7 +31,8 @@ def message(type: str, msg_id: int, **body: Any) -> dict[str, Any]:
     return {"src": "c1", "dest": "n1", "body": {"type": type, "msg_id": msg_id, **body}}
 
 
-INIT = message("init", 1, node_id="n1", node_ids=["n1"])
+ALONE: dict[str, Any] = {"node_id": "n1", "node_ids": ["n1"]}
+INIT = message("init", 1, **ALONE)
 
 
 def test_bad_lines_are_told_of_on_standard_error_and_the_others_are_answered() -> None:
@@ -51,6 +52,39 @@ def test_what_cannot_be_answered_is_refused_with_the_right_code() -> None:
     done = serve("echo", early, INIT, message("read", 2), message("echo", 3), message("echo", 4, echo=None))
     codes = [json.loads(line)["body"].get("code") for line in done.stdout.splitlines()]
     assert sorted(codes, key=str) == [10, 11, 12, None, None]
+
+
+@pytest.mark.parametrize("name", ["echo", "unique-ids", "broadcast", "g-set", "counter", "raft"])
+@pytest.mark.parametrize("node_ids", [["n2"], [], ["n1", "n1"], ["n1", "n2", "n2"]], ids=str)
+def test_an_init_that_names_no_cluster_is_refused_and_the_next_one_counts(name: str, node_ids: list[str]) -> None:
+    done = serve(name, message("init", 1, node_id="n1", node_ids=node_ids), message("init", 2, **ALONE))
+    assert done.returncode == 0, done.stderr
+    refused, taken = (json.loads(line) for line in done.stdout.splitlines())
+    assert (refused["src"], refused["body"]["in_reply_to"], refused["body"]["code"]) == ("n1", 1, 12)
+    assert f"node_ids {node_ids} must name each node once, 'n1' among them" in refused["body"]["text"]
+    assert taken["body"] == {"type": "init_ok", "in_reply_to": 2}
+
+
+def said_by_peer(*said: object) -> dict[str, Any]:
+    return {"src": "n2", "dest": "n1", "body": {"type": "splitbrain", "messages": said}}
+
+
+TWO = message("init", 1, node_id="n1", node_ids=["n1", "n2"])
+
+
+def test_what_no_peer_can_mean_is_rejected_and_told_of_on_standard_error() -> None:
+    done = serve("raft", TWO, said_by_peer(["A", 9, 0, 0, 5, [["E", 7, 1, "AA=="]]]), message("read", 2, key=1))
+    assert done.returncode == 0
+    assert done.stderr.decode().splitlines()[1:] == [
+        "n2: Append number 1 that is rejected: entry 7 stands where 1 belongs"
+    ]
+
+
+def test_a_committed_command_that_cannot_be_read_ends_a_node_with_a_line_and_status_65() -> None:
+    done = serve("raft", TWO, said_by_peer(["A", 9, 0, 0, 5, [["E", 1, 1, "AA=="]]]))
+    assert done.returncode == 65
+    (line,) = done.stderr.decode().splitlines()[1:]
+    assert line.startswith("n1: entry 1 of term 1 is committed, and is no command that this program knows: ")
 
 
 def test_unique_ids_are_of_one_node_and_one_incarnation() -> None:
