@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -66,11 +66,16 @@ def compare(one: Vector, other: Vector) -> Order:
     return Order.AFTER if more else Order.EQUAL
 
 
+#: The latest time there is, in both its parts; what is decoded is refused beyond it.
+_LATEST = 2**63 - 1
+_Part: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LATEST)]
+
+
 class HybridTime(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     """``physical``: the latest clock reading anyone it depends on had. ``logical``: orders what shares it."""
 
-    physical: Nanoseconds
-    logical: int
+    physical: _Part
+    logical: _Part
 
 
 class HybridClock:
@@ -92,4 +97,8 @@ class HybridClock:
     def observe(self, now: Nanoseconds, other: HybridTime) -> None:
         """Take note of ``other``, from a message received when the physical clock shows ``now``; itself an event."""
         latest = max(self.time, other)
-        self.time = HybridTime(now, 0) if now > latest.physical else HybridTime(latest.physical, latest.logical + 1)
+        if now > latest.physical:
+            self.time = HybridTime(now, 0)
+        else:
+            # Only nonsense from elsewhere comes near the end, and it must not be carried on beyond it.
+            self.time = HybridTime(latest.physical, min(latest.logical + 1, _LATEST))

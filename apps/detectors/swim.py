@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from random import Random
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -61,7 +61,7 @@ class Update(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     member: NodeId
     standing: Standing
-    incarnation: int
+    incarnation: Annotated[int, msgspec.Meta(ge=0, le=2**62)]  # from where one can still go on
     source: NodeId
 
 

@@ -220,7 +220,7 @@ class Quorum:
         match message:
             case Fetch(number, key):
                 self._send(sender, Fetched(number, self._known(key)))
-            case Store(number, key, versions, owner):
+            case Store(number, key, versions, owner) if owner is None or owner in (self.node, *self._peers):
                 self._observe(versions)
                 self._keep(key, versions, owner if owner != self.node else None)
                 self._once_on_disk(sender, Stored(number))

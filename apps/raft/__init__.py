@@ -6,8 +6,8 @@ that starts after. It is available while a majority of the voters can talk to ea
 
 Where to read: `core.Raft` is the protocol, in layers: `node`, `election`, `replication`, `snapshots`, `reads`,
 `transfer`, `membership`; `log`, `progress` and `quorum` are its parts, each without knowledge of the others;
-`messages` is what goes over the wire and onto the disk; `trace` is the evidence it leaves, `invariants` what must hold
-at any moment.
+`messages` is what goes over the wire and onto the disk, `validity` what cannot have been meant; `trace` is the evidence
+it leaves, `invariants` what must hold at any moment.
 `docs/raft.md` says which rule is where.
 
 Sources: Ongaro & Ousterhout, In Search of an Understandable Consensus Algorithm (2014), "the paper"; Ongaro,
@@ -15,7 +15,7 @@ Consensus: Bridging Theory and Practice (2014), "the thesis".
 """
 
 from apps.raft.config import RaftConfig, RaftConfigError
-from apps.raft.core import Contradiction, Raft, RecoveryError, Role
+from apps.raft.core import Contradiction, Raft, RecoveryError, Role, Unintelligible
 from apps.raft.messages import ChangeMembership, Command, Entry, HardState, Message, Record, TransferLeadership
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "RecoveryError",
     "Role",
     "TransferLeadership",
+    "Unintelligible",
 ]

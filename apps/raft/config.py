@@ -17,6 +17,7 @@ _AT_LEAST_ONE = (
     "max_inflight",
     "max_uncommitted_entries",
     "max_uncommitted_bytes",
+    "max_waiting_reads",
     "snapshot_entries",
 )
 
@@ -39,6 +40,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``max_inflight``: how many `Append` a follower may be behind with its answers before the leader waits for it.
     ``max_uncommitted_entries``, ``max_uncommitted_bytes``: with so much in its log that is not committed yet, a leader
     takes no further write (`kv.Busy`): memory stays bounded when followers are slow or gone.
+    ``max_waiting_reads``: with so many reads unanswered, a node takes no further one, either.
     ``snapshot_entries``: so many applied entries are replaced by a snapshot (`apps.raft.snapshots`).
     ``reads``: how a leader makes sure that it still is one, by a round of heartbeats or by a lease (`apps.raft.reads`).
     ``clock_drift_bound``: for leases, by what share one node's clock may run faster than another's. Oscillators differ
@@ -57,6 +59,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_inflight: int = 64
     max_uncommitted_entries: int = 100_000
     max_uncommitted_bytes: int = 64 << 20
+    max_waiting_reads: int = 10_000
     snapshot_entries: int = 50_000
     reads: Literal["read_index", "lease"] = "read_index"
     clock_drift_bound: float = 0.05

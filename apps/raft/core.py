@@ -30,7 +30,7 @@ from apps.process import (
     Started,
     TimerFired,
 )
-from apps.raft import messages
+from apps.raft import messages, validity
 from apps.raft.config import RaftConfig
 from apps.raft.election import ELECTION, HEARTBEAT
 from apps.raft.membership import MembershipChanges
@@ -50,10 +50,10 @@ from apps.raft.messages import (
     TransferLeadership,
     VoteReply,
 )
-from apps.raft.node import Contradiction, RecoveryError, Role
+from apps.raft.node import Contradiction, RecoveryError, Role, Unintelligible
 from apps.raft.transfer import TRANSFER
 
-__all__ = ["Contradiction", "Raft", "RecoveryError", "Role"]
+__all__ = ["Contradiction", "Raft", "RecoveryError", "Role", "Unintelligible"]
 
 
 class Raft(MembershipChanges):
@@ -124,7 +124,7 @@ class Raft(MembershipChanges):
         if self.role is not Role.LEADER and not (is_read and self._config.follower_reads):
             self._reply(event, kv.NotLeader(self.leader))
         elif is_read:
-            self._reads.append(event)
+            self._on_read_asked(event)
         elif type(command) is TransferLeadership:
             self._on_transfer_asked(event)
         elif type(command) is ChangeMembership:
@@ -139,6 +139,9 @@ class Raft(MembershipChanges):
         kind = type(message)
         if kind is not Heartbeat and kind is not HeartbeatReply:  # most of these change nothing; what does says so
             self._settled = False
+            if flaw := validity.flaw(message, self._nodes):
+                self._reject(sender, message, flaw)
+                return
         if message.term > self.term and self._raises_term(message):
             is_leaders = kind is Append or kind is Heartbeat
             self._become_follower(message.term, sender if is_leaders else None)

@@ -2,18 +2,25 @@
 
 The sender of a message is known to whoever receives it, so no message repeats it. An entry's command is bytes that the
 leader encoded once: followers store, forward and checksum them without looking inside.
+
+The types say which numbers can be decoded; what no node can mean by a message that was, `apps.raft.validity` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from apps import kv
 from apps.process import NodeId
 from apps.raft.quorum import Configuration
+
+#: Terms, positions and sizes that come over the wire, and those that begin at 1; what is out of range is not decoded.
+#: Nobody counts so far, and whoever takes over the largest can go on from there and still write it down.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Ordinal: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**62)]
 
 
 class HardState(msgspec.Struct, frozen=True, array_like=True, tag="H", gc=False):
@@ -49,11 +56,12 @@ def configuration_entry(term: int, configuration: Configuration) -> Entry:
 
 def configurations(entries: Sequence[Entry]) -> list[Configuration]:
     """Those that ``entries`` put into force, in their order."""
-    return [_decode(entry.command[1:]) for entry in entries if entry.command.startswith(CONFIGURATION)]
+    # A slice, as each entry comes through here: it takes a quarter of the time of `startswith`.
+    return [_decode(entry.command[1:]) for entry in entries if entry.command[:1] == CONFIGURATION]
 
 
 class SnapshotRecord(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
-    """The state after entry ``index`` of ``term`` was applied, as `kv.Store.dump` gave it, with its CRC-32.
+    """The state after entry ``index`` of ``term`` was applied, as `kv.Store.dump` gave it, with its CRC-32C.
 
     The log goes on behind ``base`` of ``base_term``, which is not beyond ``index``. ``configuration`` is the last one
     up to ``index``.
@@ -77,9 +85,9 @@ class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="V", gc=Fals
     ``handed_over``: the leader itself asked for this election (`TimeoutNow`), so that it is heard is no reason to deny.
     """
 
-    term: int
-    last_index: int
-    last_term: int
+    term: Ordinal
+    last_index: Count
+    last_term: Count
     pre: bool
     handed_over: bool = False
 
@@ -87,8 +95,8 @@ class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="V", gc=Fals
 class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag="v", gc=False):
     """``term``: the voter's own. ``campaign``: the term that was asked for."""
 
-    term: int
-    campaign: int
+    term: Count
+    campaign: Ordinal
     granted: bool
     pre: bool
 
@@ -96,18 +104,18 @@ class VoteReply(msgspec.Struct, frozen=True, array_like=True, tag="v", gc=False)
 class Append(msgspec.Struct, frozen=True, array_like=True, tag="A", gc=False):
     """AppendEntries (paper §5.3). Without entries it asks whether the follower has ``previous``."""
 
-    term: int
-    previous_index: int
-    previous_term: int
-    commit: int
+    term: Ordinal
+    previous_index: Count
+    previous_term: Count
+    commit: Count
     entries: Sequence[Entry]
 
 
 class AppendReply(msgspec.Struct, frozen=True, array_like=True, tag="a", gc=False):
     """The follower's log agrees with the leader's up to ``match``, and is on disk that far."""
 
-    term: int
-    match: int
+    term: Count
+    match: Count
 
 
 class AppendRejected(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=False):
@@ -116,54 +124,54 @@ class AppendRejected(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=F
     ``hint_index`` and ``hint_term``: the last of its entries that may agree, so that the leader skips a term at a time.
     """
 
-    term: int
-    previous_index: int
-    hint_index: int
-    hint_term: int
+    term: Count
+    previous_index: Count
+    hint_index: Count
+    hint_term: Count
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag="B", gc=False):
     """``commit``: never beyond what this follower is known to have. ``round``: counts a leader's rounds from 1."""
 
-    term: int
-    commit: int
-    round: int
+    term: Ordinal
+    commit: Count
+    round: Ordinal
 
 
 class HeartbeatReply(msgspec.Struct, frozen=True, array_like=True, tag="b", gc=False):
     """The follower knew no later term than ``term`` when round ``round`` reached it."""
 
-    term: int
-    round: int
+    term: Count
+    round: Count
 
 
 class ReadIndex(msgspec.Struct, frozen=True, array_like=True, tag="R", gc=False):
     """A follower asks how far it must apply before it may answer reads (thesis §6.4). ``number``: its own, rising."""
 
-    term: int
-    number: int
+    term: Ordinal
+    number: Count
 
 
 class ReadIndexReply(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
     """Whoever has applied up to ``index`` may answer what came in before question ``number`` was asked."""
 
-    term: int
-    number: int
-    index: int
+    term: Count
+    number: Count
+    index: Count
 
 
 class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=False):
-    """A piece of the snapshot at ``index``, which is ``total`` bytes of CRC-32 ``checksum``, from ``offset`` on.
+    """A piece of the snapshot at ``index``, which is ``total`` bytes of CRC-32C ``checksum``, from ``offset`` on.
 
     ``configuration``: the last one up to ``index``.
     """
 
-    term: int
-    index: int
-    last_term: int
-    checksum: int
-    total: int
-    offset: int
+    term: Ordinal
+    index: Ordinal
+    last_term: Ordinal
+    checksum: Count
+    total: Count
+    offset: Count
     data: bytes
     configuration: Configuration
 
@@ -171,15 +179,15 @@ class InstallSnapshot(msgspec.Struct, frozen=True, array_like=True, tag="S", gc=
 class SnapshotReply(msgspec.Struct, frozen=True, array_like=True, tag="s", gc=False):
     """So many bytes of the snapshot at ``index`` are ``received``; when all are, `AppendReply` says so."""
 
-    term: int
-    index: int
-    received: int
+    term: Count
+    index: Count
+    received: Count
 
 
 class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag="T", gc=False):
     """The leader of ``term`` wants this node to stand for election at once (thesis §3.10)."""
 
-    term: int
+    term: Ordinal
 
 
 Message: TypeAlias = (

@@ -12,7 +12,9 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
-from zlib import crc32
+
+import msgspec
+from crc32c import crc32c
 
 from apps import kv
 from apps.process import (
@@ -58,6 +60,20 @@ class Contradiction(Halt):
 
     No correct cluster gets there. A node that does must stop, for whatever it says next may be wrong.
     """
+
+
+class Unintelligible(Halt):
+    """What is committed here is no command that this program knows.
+
+    A node that left it out would part from those that can carry it out, so it must stop.
+    """
+
+
+#: What the decoders of commands and snapshots raise.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+#: Rejected messages of a node that are told of one by one; after that at every doubling of their number.
+_TOLD = 5
 
 
 class _Held(NamedTuple):
@@ -109,6 +125,8 @@ class Node:
         self._durable = 0  # entries up to here are on disk
         self._held: deque[_Held] = deque()
 
+        self.rejected: dict[NodeId, int] = {}  # messages that no correct node can have sent, by sender
+
         self._settled = False  # nothing has happened since the last Idle that it would find work in
 
         self._now: Nanoseconds = 0
@@ -144,12 +162,21 @@ class Node:
             self.log.extend((record,))
             # Up to where the snapshot ends, it has told already.
             if record.index > self.applied:
-                self._configurations += messages.configurations((record,))
+                self._configurations += self._recovered(record)
+
+    def _recovered(self, entry: Entry) -> list[Configuration]:
+        try:
+            return messages.configurations((entry,))
+        except UNDECODABLE as error:
+            raise RecoveryError(f"{self.node}: entry {entry.index} is no configuration: {error}") from None
 
     def _load(self, record: SnapshotRecord) -> None:
-        if crc32(record.data) != record.checksum:
+        if crc32c(record.data) != record.checksum:
             raise RecoveryError(f"{self.node}: the checksum of the snapshot at {record.index} differs")
-        self.store = kv.Store.load(record.data)
+        try:
+            self.store = kv.Store.load(record.data)
+        except UNDECODABLE as error:
+            raise RecoveryError(f"{self.node}: the snapshot at {record.index} cannot be read: {error}") from None
         self.log.restart(record.base, record.base_term)
         self.commit = self.applied = record.index
         self._configurations = [record.configuration]
@@ -229,6 +256,12 @@ class Node:
 
     def _reply(self, request: Requested, result: kv.Result) -> None:
         self._effects.append(Reply(request.client, request.request, result))
+
+    def _reject(self, sender: NodeId, message: messages.Message, why: str) -> None:
+        """Drop what ``sender`` cannot have meant, count it, and leave evidence."""
+        count = self.rejected[sender] = self.rejected.get(sender, 0) + 1
+        if count <= _TOLD or count.bit_count() == 1:
+            self._trace(trace.Rejected(sender, type(message).__name__, why, count))
 
     def _set_role(self, role: Role) -> None:
         self._settled = False

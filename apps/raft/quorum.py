@@ -20,12 +20,20 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     ``voters`` elect and commit. ``learners`` are sent the log and have no say. ``outgoing``, where there are any, makes
     it *joint*: they are the voters of the configuration before, and a majority of them is needed too.
+    Raises `ValueError` when nobody has a vote, or somebody is named twice in one set of voters or beside it.
     """
 
     index: int
     voters: tuple[NodeId, ...]
     learners: tuple[NodeId, ...] = ()
     outgoing: tuple[NodeId, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.voters:
+            raise ValueError("a configuration without voters")
+        for named in ((*self.voters, *self.learners), self.outgoing):
+            if len(set(named)) < len(named):
+                raise ValueError(f"a configuration that names somebody twice: {', '.join(named)}")
 
     @property
     def electorate(self) -> tuple[NodeId, ...]:

@@ -13,6 +13,10 @@ an entry of its term is committed, as long as nobody has been elected since; the
 Two things would break the promise not to vote, and are seen to: a voter that restarts forgets whom it has answered, so
 it votes for nobody until a whole timeout has passed; and a node to which leadership is transferred gets votes in spite
 of it, so a leader gives up its lease for the rest of its term before it says that somebody may take over.
+
+A follower repeats a question that stays unanswered, as it or the answer may have been lost, with the heartbeats that
+it hears. Reads that wait are counted at every node, and past `RaftConfig.max_waiting_reads` the next is told
+`kv.Busy`.
 """
 
 from __future__ import annotations
@@ -26,13 +30,14 @@ from typing import NamedTuple
 from apps import kv
 from apps.process import Nanoseconds, NodeId, Requested
 from apps.raft.config import RaftConfig
-from apps.raft.messages import HeartbeatReply, ReadIndex, ReadIndexReply
+from apps.raft.messages import Heartbeat, HeartbeatReply, ReadIndex, ReadIndexReply
 from apps.raft.node import Role
 from apps.raft.snapshots import Snapshots
 
 #: How many rounds may be unanswered before the oldest are forgotten; they could only have prolonged a lease.
 _ROUNDS_REMEMBERED = 1024
 
+_TOO_MANY = kv.Busy("too many reads are waiting")
 
 _ROUND = attrgetter("round")
 
@@ -42,7 +47,7 @@ class _Round(NamedTuple):
 
     number: int
     reads: list[Requested]
-    asked: list[tuple[NodeId, int]]
+    asked: dict[NodeId, int]
 
 
 class _Forwarded(NamedTuple):
@@ -56,9 +61,10 @@ class Reads(Snapshots):
     def __init__(self, node: NodeId, nodes: Sequence[NodeId], config: RaftConfig, random: random.Random) -> None:
         super().__init__(node, nodes, config, random)
         self._reads: list[Requested] = []  # come in, and nothing done about them yet
+        self._unanswered = 0  # of them, and of those that something was done about
 
         # A leader's.
-        self._asked: list[tuple[NodeId, int]] = []  # by followers, likewise
+        self._asked: dict[NodeId, int] = {}  # by followers, likewise: the last question of each
         self._read_rounds: deque[_Round] = deque()
         self._sent_rounds: deque[tuple[int, Nanoseconds]] = deque(maxlen=_ROUNDS_REMEMBERED)
         self._lease_ends: Nanoseconds = 0
@@ -66,6 +72,7 @@ class Reads(Snapshots):
 
         # A follower's.
         self._last_number = 0
+        self._last_asked: Nanoseconds = 0
         self._forwarded: deque[_Forwarded] = deque()
         self._ready: list[tuple[int, list[Requested]]] = []  # to be answered when so much is applied
 
@@ -77,11 +84,28 @@ class Reads(Snapshots):
 
     def _dismiss_requests(self) -> None:
         super()._dismiss_requests()
-        for request in [*self._reads, *(request for round in self._read_rounds for request in round.reads)]:
-            self._reply(request, kv.NotLeader(self.leader))
-        self._reads.clear()
-        self._asked.clear()
+        for reads in (self._reads, *(round.reads for round in self._read_rounds)):
+            self._turn_away(reads)
+        self._reads = []
+        self._asked = {}
         self._read_rounds.clear()
+
+    def _on_read_asked(self, event: Requested) -> None:
+        if self._unanswered >= self._config.max_waiting_reads:
+            self._reply(event, _TOO_MANY)
+        else:
+            self._unanswered += 1
+            self._reads.append(event)
+
+    def _answer(self, reads: Sequence[Requested]) -> None:
+        self._unanswered -= len(reads)
+        for request in reads:
+            self._reply(request, kv.Done(self.store.read(request.command.operation.key)))
+
+    def _turn_away(self, reads: Sequence[Requested]) -> None:
+        self._unanswered -= len(reads)
+        for request in reads:
+            self._reply(request, kv.NotLeader(self.leader))
 
     # ---- at the leader -------------------------------------------------------------------------------------------
 
@@ -103,7 +127,7 @@ class Reads(Snapshots):
         else:
             self._send_heartbeats()
             self._read_rounds.append(_Round(self._round, self._reads, self._asked))
-        self._reads, self._asked = [], []
+        self._reads, self._asked = [], {}
 
     def _send_heartbeats(self) -> None:
         super()._send_heartbeats()
@@ -130,16 +154,14 @@ class Reads(Snapshots):
         while self._read_rounds and self._read_rounds[0].number <= confirmed:
             _, reads, asked = self._read_rounds.popleft()
             self._answer(reads)
-            for follower, number in asked:
+            for follower, number in asked.items():
                 self._say(follower, ReadIndexReply(self.term, number, self.commit))
 
-    def _answer(self, reads: Sequence[Requested]) -> None:
-        for request in reads:
-            self._reply(request, kv.Done(self.store.read(request.command.operation.key)))
-
     def _on_read_index(self, sender: NodeId, message: ReadIndex) -> None:
-        if self.role is Role.LEADER and message.term == self.term:
-            self._asked.append((sender, message.number))
+        # With too many rounds unanswered this is as good as lost, and will be asked again.
+        room = len(self._read_rounds) < self._config.max_waiting_reads
+        if self.role is Role.LEADER and message.term == self.term and room:
+            self._asked[sender] = message.number
 
     # ---- at a follower -------------------------------------------------------------------------------------------
 
@@ -148,13 +170,21 @@ class Reads(Snapshots):
         if not self._reads:
             return
         if self.leader is None:
-            for request in self._reads:
-                self._reply(request, kv.NotLeader(None))
+            self._turn_away(self._reads)
         else:
-            number = self._next_number()
-            self._forwarded.append(_Forwarded(number, self._reads))
-            self._say(self.leader, ReadIndex(self.term, number))
+            self._forwarded.append(_Forwarded(self._next_number(), self._reads))
+            self._ask_leader(self.leader)
         self._reads = []
+
+    def _ask_leader(self, leader: NodeId) -> None:
+        self._last_asked = self._now
+        self._say(leader, ReadIndex(self.term, self._last_number))
+
+    def _on_heartbeat(self, sender: NodeId, heartbeat: Heartbeat) -> None:
+        super()._on_heartbeat(sender, heartbeat)
+        overdue = self._now - self._last_asked >= self._config.heartbeat_interval
+        if self._forwarded and overdue and sender == self.leader:
+            self._ask_leader(sender)  # the last question: its answer is one to all before it
 
     def _next_number(self) -> int:
         # Begun at random: an answer to what an earlier incarnation asked must not vouch for a read of this one.
@@ -162,8 +192,8 @@ class Reads(Snapshots):
         return self._last_number
 
     def _on_read_index_reply(self, sender: NodeId, reply: ReadIndexReply) -> None:
-        if sender != self.leader or reply.term < self.term:
-            return
+        if sender != self.leader or reply.term < self.term or reply.number > self._last_number:
+            return  # of an earlier leader, or to a question of this node's earlier incarnation
         # What was asked before this, and whose question or answer got lost, came in before it as well.
         while self._forwarded and self._forwarded[0].number <= reply.number:
             self._ready.append((reply.index, self._forwarded.popleft().reads))
@@ -180,7 +210,6 @@ class Reads(Snapshots):
         super()._set_role(role)
         # With the leader or its term, the hope for an answer is gone.
         for reads in [*(one.reads for one in self._forwarded), *(reads for _, reads in self._ready)]:
-            for request in reads:
-                self._reply(request, kv.NotLeader(self.leader))
+            self._turn_away(reads)
         self._forwarded.clear()
         self._ready.clear()

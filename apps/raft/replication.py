@@ -23,10 +23,13 @@ from apps.raft.messages import (
     Heartbeat,
     HeartbeatReply,
 )
-from apps.raft.node import Contradiction
+from apps.raft.node import UNDECODABLE, Contradiction, Unintelligible
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(kv.Command).decode
+
+#: How an entry begins that the state machine has nothing to do with; of an empty one that is empty.
+_NO_COMMAND = (b"", CONFIGURATION)
 
 _HEARD = attrgetter("heard")
 _MATCH = attrgetter("match")
@@ -98,6 +101,9 @@ class Replication(Elections):
         progress = self._follower(sender, reply.term)
         if progress is None:
             return
+        if reply.round > self._round:
+            self._reject(sender, reply, f"it has heard round {reply.round}, and {self._round} was the last")
+            return
         progress.round = max(progress.round, reply.round)
         if progress.answered_heartbeat():
             self._settled = False
@@ -151,8 +157,12 @@ class Replication(Elections):
 
     def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
         progress = self._follower(sender, reply.term)
-        if progress is not None:
-            progress.accepted(reply.match)
+        if progress is None:
+            return
+        if reply.match > self.log.last:
+            self._reject(sender, reply, f"it has entry {reply.match}, and {self.log.last} is the last of its leader's")
+            return
+        progress.accepted(reply.match)
 
     def _on_append_rejected(self, sender: NodeId, rejection: AppendRejected) -> None:
         progress = self._follower(sender, rejection.term)
@@ -232,9 +242,16 @@ class Replication(Elections):
         self._trace(trace.applied(entries))
         apply = self.store.apply
         for entry in entries:
-            if not entry.command or entry.command.startswith(CONFIGURATION):
+            if entry.command[:1] in _NO_COMMAND:
                 continue
-            result = apply(_decode(entry.command))
+            try:
+                command = _decode(entry.command)
+            except UNDECODABLE as error:
+                raise Unintelligible(
+                    f"{self.node}: entry {entry.index} of term {entry.term} is committed, and is no command that this "
+                    f"program knows: {error}. Another one wrote it, or it was damaged before it was committed."
+                ) from None
+            result = apply(command)
             if self._waiting and entry.index > self._opening:
                 self._uncommitted_bytes -= len(entry.command)
                 self._reply(self._waiting.popleft(), result)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Sequence
-from zlib import crc32
+
+from crc32c import crc32c
 
 from apps import kv
 from apps.process import NodeId
 from apps.raft import trace
 from apps.raft.config import RaftConfig
 from apps.raft.messages import AppendReply, InstallSnapshot, SnapshotRecord, SnapshotReply
+from apps.raft.node import UNDECODABLE
 from apps.raft.replication import Replication
 
 
@@ -46,7 +48,7 @@ class Snapshots(Replication):
         self.log.compact(self.applied - every // 10)
         data = self.store.dump()
         self._snapshot = SnapshotRecord(
-            self.applied, term, self.log.base, self.log.base_term, crc32(data), data, self._configurations[0]
+            self.applied, term, self.log.base, self.log.base_term, crc32c(data), data, self._configurations[0]
         )
         self._anew = True
 
@@ -103,18 +105,14 @@ class Snapshots(Replication):
         if not self._follow(sender, piece.term):
             self._say(sender, SnapshotReply(self.term, piece.index, 0))
             return
-        if piece.index > self.commit:
-            data = self._collect(piece)
-            if data is None:
-                self._say(sender, SnapshotReply(self.term, piece.index, len(self._incoming)))
-                return
-            index, term = piece.index, piece.last_term
-            self._install(SnapshotRecord(index, term, index, term, crc32(data), data, piece.configuration))
+        if piece.index > self.commit and not self._collect(sender, piece):
+            self._say(sender, SnapshotReply(self.term, piece.index, len(self._incoming)))
+            return
         self._matched = max(self._matched, piece.index)
         self._answer_to = sender
 
-    def _collect(self, piece: InstallSnapshot) -> bytes | None:
-        """The whole snapshot, once ``piece`` was the last that it lacked and the checksum is right."""
+    def _collect(self, sender: NodeId, piece: InstallSnapshot) -> bool:
+        """Install the snapshot if ``piece`` is the last that it lacked. One that is broken is begun again."""
         key = (piece.index, piece.checksum, piece.total)
         if key != self._incoming_key:
             self._incoming_key = key
@@ -122,15 +120,23 @@ class Snapshots(Replication):
         if piece.offset == len(self._incoming):
             self._incoming += piece.data
         if len(self._incoming) < piece.total:
-            return None
+            return False
         data = bytes(self._incoming)
         self._incoming.clear()
-        if len(data) != piece.total or crc32(data) != piece.checksum:
-            return None  # from the beginning, then
+        if crc32c(data) != piece.checksum:
+            self._reject(sender, piece, f"the checksum of the snapshot at {piece.index} differs")
+            return False
+        try:
+            store = kv.Store.load(data)
+        except UNDECODABLE as error:
+            self._reject(sender, piece, f"the snapshot at {piece.index} cannot be read: {error}")
+            return False
         self._incoming_key = None
-        return data
+        index, term = piece.index, piece.last_term
+        self._install(SnapshotRecord(index, term, index, term, piece.checksum, data, piece.configuration), store)
+        return True
 
-    def _install(self, snapshot: SnapshotRecord) -> None:
+    def _install(self, snapshot: SnapshotRecord, store: kv.Store) -> None:
         # What follows the snapshot in a log that agrees with it may have been acknowledged: it stays.
         configurations = [snapshot.configuration]
         if self.log.term(snapshot.index) == snapshot.term:
@@ -141,7 +147,7 @@ class Snapshots(Replication):
             # Of what was or is being written, only what was committed is surely part of the snapshot.
             self._durable = min(self._durable, self.commit)
             self._writing = deque((token, min(last, self.commit)) for token, last in self._writing)
-        self.store = kv.Store.load(snapshot.data)
+        self.store = store
         self.commit = self.applied = snapshot.index
         self._snapshot = snapshot
         self._anew = True

@@ -66,6 +66,15 @@ class Configured(msgspec.Struct, frozen=True, tag_field="ev", tag="configure", g
     outgoing: tuple[NodeId, ...]
 
 
+class Rejected(msgspec.Struct, frozen=True, tag_field="ev", tag="reject", gc=False):
+    """A ``message`` of ``sender`` was dropped, as no correct node can have said it. ``count``: its ones so far."""
+
+    sender: NodeId
+    message: str
+    why: str
+    count: int
+
+
 def configured(configuration: Configuration) -> Configured:
     return Configured(configuration.index, configuration.voters, configuration.learners, configuration.outgoing)
 

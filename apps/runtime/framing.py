@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-VERSION = 2
+VERSION = 3
 #: The longest frame, in bytes, kind included.
 MAX_FRAME = 16 << 20
 #: The longest first frame: a stranger is not listened to for long.

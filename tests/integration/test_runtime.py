@@ -21,6 +21,7 @@ from zlib import crc32
 
 import msgspec
 import pytest
+from crc32c import crc32c
 
 from apps.journal import Identity, Journal
 from apps.kv import Store
@@ -268,7 +269,7 @@ def test_a_snapshot_that_fails_its_checksum_stops_the_start_with_one_clear_messa
     node = Node(cluster, "n1", cluster.address(1), {"kind": "raft"})
     journal: Journal[Any] = Journal(node.folder / "data", Identity("test", "n1"))
     data = Store().dump()
-    journal.commit([SnapshotRecord(5, 1, 5, 1, crc32(data) ^ 1, data, Configuration(0, ("n1",)))])
+    journal.commit([SnapshotRecord(5, 1, 5, 1, crc32c(data) ^ 1, data, Configuration(0, ("n1",)))])
     journal.close()
     assert node.start().status() == os.EX_DATAERR
     assert "the checksum of the snapshot at 5 differs. The node does not start" in node.log

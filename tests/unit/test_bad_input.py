@@ -38,7 +38,7 @@ PEERS = ("n1", "n2", "n3")
 CODES = {"oversized", "empty", "unknown", "malformed", "unexpected", "version", "cluster", "node", "settings",
          "incarnation"}  # fmt: skip
 
-naturals = st.integers(0, 2**63 - 1)
+naturals = st.integers(0, 2**62)
 texts = st.text(max_size=8)
 hellos = st.builds(
     Hello,
@@ -50,16 +50,17 @@ hellos = st.builds(
     st.sampled_from(["node", "client"]),
     st.sampled_from([SETTINGS, SETTINGS, 8]),
 )
+ordinals = st.integers(1, 2**62)
 configurations = st.builds(Configuration, naturals, st.just(PEERS))
-entries = st.builds(Entry, naturals, naturals, st.binary(max_size=40))
+entries = st.builds(Entry, ordinals, ordinals, st.binary(max_size=40))
 messages = st.one_of(
-    st.builds(RequestVote, naturals, naturals, naturals, st.booleans()),
-    st.builds(Append, naturals, naturals, naturals, naturals, st.lists(entries, max_size=3)),
+    st.builds(RequestVote, ordinals, naturals, naturals, st.booleans()),
+    st.builds(Append, ordinals, naturals, naturals, naturals, st.lists(entries, max_size=3)),
     st.builds(AppendReply, naturals, naturals),
-    st.builds(Heartbeat, naturals, naturals, naturals),
-    st.builds(InstallSnapshot, naturals, naturals, naturals, naturals, naturals, naturals, st.binary(max_size=40),
+    st.builds(Heartbeat, ordinals, naturals, ordinals),
+    st.builds(InstallSnapshot, ordinals, ordinals, ordinals, naturals, naturals, naturals, st.binary(max_size=40),
               configurations),
-    st.builds(TimeoutNow, naturals),
+    st.builds(TimeoutNow, ordinals),
 )  # fmt: skip
 operations = st.builds(kv.Write, texts, texts) | st.builds(kv.Read, texts)
 commands = st.builds(kv.Command, texts, naturals, naturals, operations)

@@ -173,18 +173,18 @@ class NumbersReadsFromOne(Raft):
 class InstallsOverALongerLog(Raft):
     """Begins its log anew behind a snapshot, though what it has after it was acknowledged."""
 
-    def _install(self, snapshot: SnapshotRecord) -> None:
+    def _install(self, snapshot: SnapshotRecord, store: kv.Store) -> None:
         self.log.truncate(self.log.base + 1)
-        super()._install(snapshot)
+        super()._install(snapshot, store)
 
 
 class KeepsAConflictingLog(Raft):
     """Installs a snapshot in front of a log that has another entry where the snapshot ends."""
 
-    def _install(self, snapshot: SnapshotRecord) -> None:
+    def _install(self, snapshot: SnapshotRecord, store: kv.Store) -> None:
         if snapshot.index <= self.log.last:
             snapshot = msgspec.structs.replace(snapshot, term=self.log.term(snapshot.index))
-        super()._install(snapshot)
+        super()._install(snapshot, store)
 
 
 class ChangesVotersAtOnce(Raft):

@@ -27,7 +27,7 @@ FOUND_WITHIN = {
     mutants.ReadsBeforeItsTermCommits: 20,
     mutants.CountsWhatWasSent: 10,
     mutants.AppliesRetriesAgain: 10,
-    mutants.ReadsBeforeItApplies: 10,
+    mutants.ReadsBeforeItApplies: 20,
 }
 
 

@@ -35,7 +35,8 @@ from apps.raft.quorum import Configuration, Outcome
 from tests.unit.raft.history import FOREVER, Operation, contradictions
 
 terms = st.lists(st.integers(1, 5), max_size=12).map(sorted)
-numbers = st.integers(0, 2**60)
+numbers = st.integers(0, 2**62)
+ordinals = st.integers(1, 2**62)
 
 
 def log_of(terms: list[int]) -> Log:
@@ -88,12 +89,27 @@ def powerset(names: str) -> Iterator[set[str]]:
 def test_voters_are_changed_by_a_joint_configuration_and_never_at_once(
     old: tuple[str, ...], new: tuple[str, ...], learners: tuple[str, ...]
 ) -> None:
+    learners, left = without(learners, new), without(old, new)
     before, joint, after = Configuration(0, old), Configuration(1, new, learners, old), Configuration(2, new, learners)
     assert quorum.may_follow(before, joint)
     assert quorum.may_follow(joint, after)
     assert quorum.may_follow(before, after) == (set(old) == set(new))
-    assert quorum.may_follow(after, Configuration(3, new, old))
+    assert quorum.may_follow(after, Configuration(3, new, left))
     assert not quorum.may_follow(joint, Configuration(2, old, (), new))
+
+
+def without(names: tuple[str, ...], others: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in others)
+
+
+@pytest.mark.parametrize(
+    "named", [((),), (("a", "a"),), (("a", "b"), ("b",)), (("a",), ("c", "c")), (("a",), (), ("b", "b"))], ids=str
+)
+def test_a_configuration_without_voters_or_with_somebody_twice_is_none(named: tuple[tuple[str, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="a configuration"):
+        Configuration(1, *named)
+    with pytest.raises(msgspec.ValidationError, match="a configuration"):
+        msgspec.msgpack.decode(msgspec.msgpack.encode([1, *named]), type=Configuration)
 
 
 @given(st.integers(1, 50))
@@ -218,31 +234,25 @@ def test_after_a_loss_a_stream_goes_back_to_what_is_known_and_probes() -> None:
 # ---- messages
 
 
+entries = st.builds(Entry, ordinals, ordinals, st.binary())
 messages = st.one_of(
-    st.builds(RequestVote, numbers, numbers, numbers, st.booleans()),
-    st.builds(VoteReply, numbers, numbers, st.booleans(), st.booleans()),
-    st.builds(
-        Append,
-        numbers,
-        numbers,
-        numbers,
-        numbers,
-        st.lists(st.builds(Entry, numbers, numbers, st.binary()), max_size=3),
-    ),
+    st.builds(RequestVote, ordinals, numbers, numbers, st.booleans()),
+    st.builds(VoteReply, numbers, ordinals, st.booleans(), st.booleans()),
+    st.builds(Append, ordinals, numbers, numbers, numbers, st.lists(entries, max_size=3)),
     st.builds(AppendReply, numbers, numbers),
     st.builds(AppendRejected, numbers, numbers, numbers, numbers),
-    st.builds(Heartbeat, numbers, numbers, numbers),
+    st.builds(Heartbeat, ordinals, numbers, ordinals),
     st.builds(HeartbeatReply, numbers, numbers),
-    st.builds(ReadIndex, numbers, numbers),
+    st.builds(ReadIndex, ordinals, numbers),
     st.builds(ReadIndexReply, numbers, numbers, numbers),
-    st.builds(TimeoutNow, numbers),
-    st.builds(InstallSnapshot, numbers, numbers, numbers, numbers, numbers, numbers, st.binary(), configurations),
+    st.builds(TimeoutNow, ordinals),
+    st.builds(InstallSnapshot, ordinals, ordinals, ordinals, numbers, numbers, numbers, st.binary(), configurations),
     st.builds(SnapshotReply, numbers, numbers, numbers),
 )
 records = st.one_of(
     st.builds(HardState, numbers, st.none() | st.text()),
-    st.builds(Entry, numbers, numbers, st.binary()),
-    st.builds(SnapshotRecord, numbers, numbers, numbers, numbers, numbers, st.binary(), configurations),
+    entries,
+    st.builds(SnapshotRecord, ordinals, ordinals, numbers, numbers, numbers, st.binary(), configurations),
 )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
 
 from apps import kv
+from apps.process import Persisted, Received, Reply, Requested, Started, step
 from apps.raft import Raft, RaftConfig, RaftConfigError, Role
-from apps.raft.messages import Append, Heartbeat, ReadIndex, TimeoutNow
+from apps.raft.messages import Append, Heartbeat, ReadIndex, ReadIndexReply, TimeoutNow
 from tests.unit.raft import scripts
 from tests.unit.raft.cluster import Cluster
 from tests.unit.raft.scripts import LEASE
-from tests.unit.raft.test_classic_cases import THREE, led_by
+from tests.unit.raft.test_classic_cases import THREE, led_by, sent
 
 
 def led(config: RaftConfig) -> Cluster:
@@ -127,9 +129,83 @@ def test_a_lost_question_is_answered_with_the_next_one() -> None:
     assert cluster.replies[first] == cluster.replies[second] == kv.Done(1)
 
 
+@pytest.mark.parametrize("kind", [ReadIndex, ReadIndexReply])
+def test_a_question_that_was_lost_or_whose_answer_was_is_asked_again_with_a_heartbeat(kind: type[Any]) -> None:
+    cluster = led(RaftConfig(follower_reads=True))
+    follower = other(cluster)
+    asked: list[ReadIndex] = []
+    lost: list[Any] = []
+
+    def lose_one(sender: str, to: str, message: Any) -> bool:
+        if isinstance(message, ReadIndex):
+            asked.append(message)
+        if isinstance(message, kind) and not lost:
+            lost.append(message)
+            return False
+        return True
+
+    cluster.passes = lose_one
+    read = cluster.read(follower, "x")
+    cluster.run(40)
+    assert read not in cluster.replies
+    cluster.run(110)
+    assert cluster.replies[read] == kv.Done(1)
+    cluster.run(500)
+    assert len(asked) == 2
+    assert asked[0] == asked[1]
+
+
+def test_reads_that_wait_are_bounded_at_a_follower_and_the_next_is_told_to_come_again() -> None:
+    cluster = led(RaftConfig(follower_reads=True, max_waiting_reads=3))
+    follower = other(cluster)
+    cluster.passes = lambda sender, to, message: not isinstance(message, ReadIndex)
+    reads = []
+    for _ in range(5):
+        reads.append(cluster.read(follower, "x"))
+        cluster.run(20)
+    busy = kv.Busy("too many reads are waiting")
+    assert [cluster.replies.get(read) for read in reads] == [None, None, None, busy, busy]
+    cluster.passes = lambda sender, to, message: True
+    cluster.run(110)
+    assert [cluster.replies[read] for read in reads[:3]] == [kv.Done(1)] * 3
+    again = [cluster.read(follower, "x") for _ in range(3)]
+    cluster.run(20)
+    assert [cluster.replies[read] for read in again] == [kv.Done(1)] * 3
+
+
+def test_reads_that_wait_are_bounded_at_a_leader_and_so_are_its_followers_questions() -> None:
+    cluster = led(RaftConfig(follower_reads=True, max_waiting_reads=3, check_quorum=False))
+    leader, follower = str(cluster.leader), other(cluster)
+    cluster.passes = lambda sender, to, message: sender != leader and isinstance(message, ReadIndex)
+    term = cluster.core(leader).term
+    reads = []
+    for number in range(20):
+        reads.append(cluster.read(leader, "x"))
+        cluster.receive(leader, follower, ReadIndex(term, number))
+        cluster.run(1)
+    assert [cluster.replies.get(read) for read in reads[:3]] == [None] * 3
+    assert {cluster.replies[read] for read in reads[3:]} == {kv.Busy("too many reads are waiting")}
+    assert len(cluster.core(leader)._read_rounds) <= 3
+
+
 def test_an_answer_meant_for_an_earlier_incarnation_vouches_for_nothing() -> None:
     cluster, read = scripts.answer_for_an_earlier_incarnation(Raft)
     assert read not in cluster.replies
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nor_does_it_when_the_earlier_incarnation_began_to_count_further_on(seed: int) -> None:
+    core = Raft("n1", THREE, RaftConfig(follower_reads=True), Random(seed))
+    step(core, 0, [Started()])
+    step(core, 0, [Received("n2", Heartbeat(1, 0, 1))])
+    step(core, 0, [Persisted(1)])
+    ask = Requested("c", 1, kv.Command("s", 1, 1, kv.Read("x")))
+    (question,) = sent(step(core, 0, [ask]))
+    for number in (0, 2**51, 2**52, question.number + 1):
+        if number != question.number:
+            assert step(core, 0, [Received("n2", ReadIndexReply(1, number, 0))]) == []
+    answered = step(core, 0, [Received("n2", ReadIndexReply(1, question.number, 0))])
+    assert answered == [Reply("c", 1, kv.Done(None))]
 
 
 # ---- transfer of leadership (thesis §3.10)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import zlib
 from typing import Any
 
 import msgspec
 import pytest
+from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ MEMBERS = Configuration(0, ("n1", "n2", "n3"))
 def pieces(index: int, term: int, size: int = 8, leader_term: int = 3) -> list[InstallSnapshot]:
     return [
         InstallSnapshot(
-            leader_term, index, term, zlib.crc32(DATA), len(DATA), offset, DATA[offset : offset + size], MEMBERS
+            leader_term, index, term, crc32c(DATA), len(DATA), offset, DATA[offset : offset + size], MEMBERS
         )
         for offset in range(0, len(DATA), size)
     ]
@@ -82,7 +82,7 @@ def test_a_snapshot_is_written_with_the_term_the_vote_and_the_log_that_goes_on()
     for piece in pieces(10, 2, len(DATA)):
         effects = step(core, 0, [Received("n2", piece)])
     assert [effect.records for effect in effects if isinstance(effect, Snapshot)] == [
-        [HardState(3, "n2"), SnapshotRecord(10, 2, 10, 2, zlib.crc32(DATA), DATA, MEMBERS)]
+        [HardState(3, "n2"), SnapshotRecord(10, 2, 10, 2, crc32c(DATA), DATA, MEMBERS)]
     ]
     assert sent(effects) == []
     assert sent(step(core, 0, [Persisted(1)])) == [AppendReply(3, 10)]
@@ -179,7 +179,7 @@ def test_a_snapshot_of_what_is_committed_here_already_is_only_acknowledged() -> 
 
 
 def test_a_follower_asked_about_what_it_has_forgotten_says_how_far_it_agrees() -> None:
-    core = alone([SnapshotRecord(10, 2, 8, 2, zlib.crc32(DATA), DATA, MEMBERS), Entry(9, 2, b""), Entry(10, 2, b"")])
+    core = alone([SnapshotRecord(10, 2, 8, 2, crc32c(DATA), DATA, MEMBERS), Entry(9, 2, b""), Entry(10, 2, b"")])
     assert sent(step(core, 0, [Received("n2", Append(3, 5, 1, 5, []))])) == []
     assert sent(step(core, 0, [Persisted(1)])) == [AppendReply(3, 8)]
 
