@@ -199,7 +199,7 @@ def _read_header(data: memoryview) -> tuple[SegmentHeader, int]:
     if version != VERSION:
         reason = f"its format is version {version}; this program reads version {VERSION}"
         # Up to version 2 checksums were zlib's: one that is right tells an old segment from a flipped bit.
-        outdated = version < VERSION and zlib.crc32(body) == checksum
+        outdated = 0 < version < VERSION and length > 0 and zlib.crc32(body) == checksum
         raise (OutdatedError if outdated else DamageError)(8, reason)
     if len(body) < length:
         raise DamageError(len(data), "the file ends within its header")

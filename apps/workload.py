@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from apps import kv
+from apps.backoff import full_jitter
 from apps.process import (
     CancelTimer,
     Effect,
@@ -266,9 +267,10 @@ class RegisterClient:
                 return self._ask()
         else:
             self._presumed = (self._nodes.index(node) + 1) % len(self._nodes)
-        # Without a leader all would send us round in circles: full jitter, up to a sixteenth of the timeout.
-        longest = self._config.timeout // 256 * 2 ** min(self._refusals - 1, 4)
-        return [CancelTimer("attempt"), SetTimer("pause", int(self._random.random() * longest))]
+        # Without a leader all would send us round in circles: a pause of up to a sixteenth of the timeout.
+        base = self._config.timeout // 256
+        pause = full_jitter(self._refusals - 1, base, 16 * base, self._random)
+        return [CancelTimer("attempt"), SetTimer("pause", pause)]
 
     def _give_up(self, now: Nanoseconds) -> list[Effect]:
         operation = self._operation

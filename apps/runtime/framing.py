@@ -59,8 +59,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 class FrameError(Exception):
     """What came is not a frame; nothing after it can be trusted, so the connection has to be closed.
 
-    ``code`` is a word to count by: ``oversized``, ``empty``, ``unknown``, ``malformed``, ``unexpected``, and
-    for a `Hello` that is not welcome ``version``, ``cluster``, ``node``, ``settings``, ``incarnation``.
+    ``code`` is a word to count by: ``oversized``, ``empty``, ``unknown``, ``malformed``, ``unexpected``; for a `Hello`
+    that is not welcome ``version``, ``cluster``, ``node``, ``settings``, ``incarnation``; ``late`` for one that does
+    not come.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -85,9 +86,14 @@ class FrameReader:
         self._buffer = memoryview(bytearray(READ_BUFFER))
         self._start = self._end = 0
 
+    @property
+    def held(self) -> int:
+        """Bytes of a frame that is not whole yet."""
+        return self._end - self._start
+
     def space(self) -> memoryview:
         """Where the next bytes of the stream go; never empty."""
-        held = self._end - self._start
+        held = self.held
         needed = held + 1
         if held >= _LENGTH.size:
             needed = max(needed, _LENGTH.size + self._length())

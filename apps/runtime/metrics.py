@@ -7,8 +7,8 @@ milliseconds: up to one of them is its own doing.
 Keys: ``t`` (monotonic ns), ``incarnation``; for the second that ended, in ns, ``loop_lag_p50``, ``loop_lag_p99``,
 ``loop_lag_max``, ``sync_p50``, ``sync_p99``, ``sync_max`` (0 without any), and their number ``syncs``; since the start
 ``cpu`` (ns of processor time), ``steps``, ``events``, ``bytes_in``, ``bytes_out``, ``frames_in``, ``frames_out``,
-``dropped`` (messages without a way to their receiver), ``dials``, ``rejected`` (connections, by reason); and
-``rss_bytes`` now.
+``dropped`` (messages without a way to their receiver), ``dials``, ``rejected`` (connections, by reason and by peer);
+and ``rss_bytes`` now.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from typing import Any, cast
 
 import msgspec
 
+from apps.backoff import full_jitter
 from apps.process import Event, Nanoseconds, NodeId, Received, Request, Requested, Response
 from apps.runtime.config import Address
 from apps.runtime.framing import MAX_FRAME, MAX_HELLO, Codec, FrameError, FrameReader, Hello, Kind, TooLarge
@@ -35,16 +36,27 @@ log = logging.getLogger("apps.runtime")
 #: Seconds between the SYNs to a peer that does not answer; how long each may take to be answered.
 DIAL_EVERY = 0.2
 DIAL_PATIENCE = 2.0
-#: Seconds, lowest and highest upper end of the random pause before a peer that refused or hung up is dialled again.
-BACKOFF = (0.02, 0.5)
+#: Nanoseconds, lowest and highest upper end of the random pause before a peer that refused or hung up is dialled again.
+BACKOFF = (20_000_000, 500_000_000)
+#: Seconds that whoever is at the other end may take to say who it is.
+HELLO_PATIENCE = 10.0
+_LATE = FrameError("late", f"it has not said who it is within {HELLO_PATIENCE:.0f} s")
 #: A connection that lasted for so many seconds was a good one: the next pause starts low again.
 GOOD_AFTER = 1.0
+#: Different peers that rejected connections are counted by; those after them are `_OTHERS`.
+MOST_COUNTED = 100
+_OTHERS = "others"
 #: Bytes that may wait in a connection's queue; from there on messages for it are dropped.
 QUEUE_BYTES = 4 << 20
 
 
 class Counters(msgspec.Struct):
-    """What happened at the sockets since the start. ``rejected``: connections closed for what came, by reason."""
+    """What happened at the sockets since the start.
+
+    ``rejected``: connections that ended for what came on them, or did not come, by reason and by peer: the name that
+    it gave, or its address if it gave none. Beside the codes of `FrameError`, ``short``: the other end, or the network,
+    ended it within a frame.
+    """
 
     bytes_in: int = 0
     bytes_out: int = 0
@@ -52,7 +64,7 @@ class Counters(msgspec.Struct):
     frames_out: int = 0
     dropped: int = 0
     dials: int = 0
-    rejected: dict[str, int] = {}
+    rejected: dict[str, dict[str, int]] = {}
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -65,8 +77,10 @@ class Connection(asyncio.BufferedProtocol):
         self._expected = Kind.HELLO
         self._socket: asyncio.Transport
         self._blocked = False
+        self._hung_up = False
         self.place = ""
         self.peer: NodeId | None = dialled
+        self.claimed: NodeId = ""  # who it says it is, before that is checked
         self.closed = asyncio.get_running_loop().create_future()
 
     # What asyncio calls.
@@ -78,9 +92,14 @@ class Connection(asyncio.BufferedProtocol):
         self.place = f"{name[0]}:{name[1]}" if name else "a closed socket"
         self._net.opened(self)
         self._write(self._net.hello_frame)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(HELLO_PATIENCE, self._net.reject, self, _LATE)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._blocked = True
+        self._deadline.cancel()
+        if self._reader.held and not self._hung_up:
+            self._net.count_rejected(self, "short")
         self._net.lost(self)
         if not self.closed.done():
             self.closed.set_result(None)
@@ -114,7 +133,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Hang up without waiting for what is queued."""
-        self._blocked = True
+        self._blocked = self._hung_up = True
         self._socket.abort()
 
     def _write(self, frame: bytearray) -> None:
@@ -137,8 +156,10 @@ class Connection(asyncio.BufferedProtocol):
         elif kind is Kind.RESPONSES:
             net.deliver([Received(self.peer or "", Response(request, result)) for request, result in items])
         else:
+            self.claimed = items.node
             self._expected = net.welcome(self, items, self._dialled)
             self.peer = items.node
+            self._deadline.cancel()
             self._reader.limit = MAX_FRAME
 
 
@@ -282,12 +303,20 @@ class Transport:
     def reject(self, connection: Connection, error: FrameError) -> None:
         """Hang up on a peer that sent what cannot be: counted each time, logged the first time."""
         code = error.code
-        self.counters.rejected[code] = self.counters.rejected.get(code, 0) + 1
-        who = connection.peer or connection.place.rpartition(":")[0]
+        who = self.count_rejected(connection, code)
         if (who, code) not in self._said and len(self._said) < 1000:
             self._said.add((who, code))
             log.warning("%s at %s: %s; hung up", connection.peer or "somebody", connection.place, error)
         connection.close()
+
+    def count_rejected(self, connection: Connection, code: str) -> str:
+        """One more of ``code``; returns what it was counted under."""
+        who = connection.peer or connection.claimed or connection.place.rpartition(":")[0]
+        by_peer = self.counters.rejected.setdefault(code, {})
+        if who not in by_peer and len(by_peer) >= MOST_COUNTED:
+            who = _OTHERS
+        by_peer[who] = by_peer.get(who, 0) + 1
+        return who
 
     # Dialling.
 
@@ -307,8 +336,7 @@ class Transport:
                 await connection.closed
             low, high = BACKOFF
             failures = 0 if loop.time() - opened > GOOD_AFTER else failures + 1
-            # Full jitter (Brooker, "Exponential Backoff And Jitter", 2015).
-            await asyncio.sleep(self._random.random() * min(high, low * 2.0 ** min(failures, 16)))
+            await asyncio.sleep(full_jitter(failures, low, high, self._random) / 1e9)
 
     def _socket(self) -> socket.socket:
         """A socket with our options; those it accepts inherit them."""

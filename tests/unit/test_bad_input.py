@@ -27,7 +27,7 @@ from apps.raft.quorum import Configuration
 from apps.runtime.config import Address, ConfigError, read_config
 from apps.runtime.framing import VERSION, Codec, Hello, Kind
 from apps.runtime.kinds import kind_of
-from apps.runtime.transport import Connection, Transport
+from apps.runtime.transport import MOST_COUNTED, Connection, Transport
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Sockets
@@ -148,10 +148,13 @@ def test_whatever_a_connection_says_is_taken_or_ends_it_and_is_counted_and_nobod
         stranger = Socket(Connection(net, dialled))
         stranger.receive(b"".join(stream), at_once)
         if stranger.closed:
-            assert sum(net.counters.rejected.values()) == 1
+            assert [sum(by_peer.values()) for by_peer in net.counters.rejected.values()] == [1]
             assert CODES.issuperset(net.counters.rejected)
         else:
             assert net.counters.rejected == {}
+            held = stranger.connection._reader.held
+            stranger.connection.connection_lost(None)
+            assert list(net.counters.rejected) == (["short"] if held else [])
         for event in events:
             if isinstance(event, Received):
                 assert event.sender in PEERS[1:]
@@ -164,6 +167,39 @@ def test_whatever_a_connection_says_is_taken_or_ends_it_and_is_counted_and_nobod
         good.receive(framed(Kind.REQUESTS, [(1, kv.Command("s", 1, 1, kv.Read("k")))]))
         assert [event.client for event in events if isinstance(event, Requested)] == ["good"]
         assert not good.closed
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("said", [b"", framed(Kind.HELLO, Hello("splitbrain", VERSION, "test", "c", 0, "client"))[:9]])
+def test_who_does_not_say_who_it_is_is_hung_up_on_after_a_while_and_who_does_is_not(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        own = Hello("splitbrain", VERSION, "test", "n1", 0, "node", SETTINGS)
+        net = Transport(own, {}, CODEC, lambda events: None, 10**9, Random(0))
+        good, silent = Socket(Connection(net)), Socket(Connection(net))
+        good.receive(framed(Kind.HELLO, Hello("splitbrain", VERSION, "test", "good", 0, "client")))
+        silent.receive(said)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert silent.closed
+        assert not good.closed
+        assert net.counters.rejected == {"late": {"127.0.0.1": 1}}
+
+    monkeypatch.setattr("apps.runtime.transport.HELLO_PATIENCE", 0)
+    asyncio.run(scene())
+
+
+def test_rejected_connections_are_counted_by_the_name_they_gave_up_to_a_number_of_them() -> None:
+    async def scene() -> None:
+        own = Hello("splitbrain", VERSION, "test", "n1", 0, "node", SETTINGS)
+        net = Transport(own, {}, CODEC, lambda events: None, 10**9, Random(0))
+        for number in range(MOST_COUNTED + 5):
+            hello = Hello("splitbrain", VERSION, "other", f"c{number}", 0, "client")
+            Socket(Connection(net)).receive(framed(Kind.HELLO, hello))
+        by_peer = net.counters.rejected["cluster"]
+        assert (len(by_peer), by_peer["c0"], by_peer["others"]) == (MOST_COUNTED + 1, 1, 5)
 
     asyncio.run(scene())
 
