@@ -20,6 +20,7 @@ from experiments.checking.fault_record import FaultRecord, read_faults
 from experiments.checking.fidelity import read_fidelity, unfaithful
 from experiments.checking.history import History, HistoryError, merge_histories, operations, read_history
 from experiments.checking.node_checks import trace_checks, who_led
+from experiments.checking.rejections import estranged, message_checks, rejected_connections, rejected_messages
 from experiments.checking.results import (
     SCHEMA,
     Availability,
@@ -116,6 +117,7 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
     traced, kept = trace_checks(run, system)
     nodes = sorted({witness.node for witness in traced})
     leaders = who_led(traced, faults, manifest.epoch)
+    rejections = [*rejected_connections(run), *rejected_messages(traced)]
     fidelity = read_fidelity(run, manifest.epoch, manifest.fidelity, manifest.calibration)
 
     availability = timed(served(service(done)), done, faults, leaders, nodes)
@@ -124,6 +126,7 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         *_never_came(manifest.scenario.faults, faults),
         *(problem for fault in faults for problem in fault.problems()),
         *unfaithful(fidelity, system.timeouts, system.elects),
+        *estranged(rejections, nodes),
     ]
     timing = timing_checks(expect, availability, leaders, faults, done)
     if reasons:
@@ -143,11 +146,22 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
         clients = detection_checks(detection, expect, faults)
     if isinstance(system, Failover):
         clients = takeover_checks(traced, system.config.shards, manifest.epoch, expect, faults)
-    checks = [*clients, *kept, *binary_checks(read_findings(run)), *_stayed_up(manifest.deaths), *timing]
+    checks = [
+        *clients,
+        *kept,
+        *binary_checks(read_findings(run)),
+        *message_checks(rejections),
+        *_stayed_up(manifest.deaths),
+        *timing,
+    ]
     told = [_tell(fault, availability) for fault in faults if fault.applied]
     results = _results(checks, reasons, told, None if idle else availability, leaders, fidelity)
     return msgspec.structs.replace(
-        results, staleness=staleness, detection=detection, evidence_sha256=manifest.evidence_sha256
+        results,
+        staleness=staleness,
+        detection=detection,
+        evidence_sha256=manifest.evidence_sha256,
+        rejections=rejections,
     )
 
 
@@ -226,6 +240,7 @@ _BROKEN = {
     "linearizable": "Not linearizable",
     "acknowledged_writes": "Acknowledged writes were lost",
     "nodes_stayed_up": "A node broke",
+    "sound_messages": "A node said what no correct one can",
     "maelstrom_protocol": "A binary broke Maelstrom's protocol",
     "recovery": "Recovery took too long",
     "election": "No new leader in time",

@@ -115,6 +115,19 @@ class Fidelity(msgspec.Struct, frozen=True):
     calibration: dict[str, Any] = {}
 
 
+class Rejection(msgspec.Struct, frozen=True):
+    """What ``node`` turned away of ``peer``, ``count`` times: connections, ``code`` being the runtime's word for the
+    reason, or messages, ``code`` being the kind of the first. ``peer``: the name it gave, or its address.
+    """
+
+    node: str
+    peer: str
+    what: Literal["connection", "message"]
+    code: str
+    why: str
+    count: int
+
+
 class Results(msgspec.Struct, frozen=True):
     """``valid``: false where a promise was broken, which it is on any machine; true where all were kept in a run that
     is to be believed; else unknown. ``exit_status``, in this order: 1, 0, 2. ``evidence_sha256``: of all evidence of a
@@ -133,6 +146,7 @@ class Results(msgspec.Struct, frozen=True):
     staleness: Staleness | None = None
     detection: Detection | None = None
     evidence_sha256: str | None = None
+    rejections: list[Rejection] = []
 
 
 def overall(checks: Sequence[Check]) -> Valid:

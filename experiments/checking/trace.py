@@ -90,6 +90,13 @@ class Configure(_Event, tag="configure", frozen=True, gc=False):
     outgoing: tuple[str, ...]
 
 
+class Reject(_Event, tag="reject", frozen=True, gc=False):
+    sender: str
+    message: str
+    why: str
+    count: int
+
+
 # A quorum store's (docs/quorum.md). A dot, an actor and a counter, names a version.
 
 
@@ -178,6 +185,7 @@ TraceEvent: TypeAlias = (
     | Apply
     | Install
     | Configure
+    | Reject
     | Boot
     | Put
     | Keep

@@ -58,6 +58,7 @@ def render(record: Record) -> str:
 
 def _view(record: Record) -> dict[str, Any]:
     """Everything the page shows, by the names the template uses."""
+    from experiments.checking import rejections
     from experiments.report import balance, events, fabric, orders, proof, series, story, timeline, words
 
     manifest, results = record.manifest, record.results
@@ -96,6 +97,7 @@ def _view(record: Record) -> dict[str, Any]:
             if (broke := orders.broke_at(check.details, manifest.epoch)) is not None
         ],
         "calibrations": proof.calibrations(results.fidelity.calibration, plan) if results and results.fidelity else [],
+        "rejections": [rejections.told(one) for one in results.rejections] if results else [],
         "words": words,
         "letter": fabric.letter,
         "lane_height": timeline.LANE,

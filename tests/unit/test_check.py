@@ -11,7 +11,8 @@ import pytest
 
 from experiments.checking.check import check_path, judge
 from experiments.checking.history import HistoryError, TornHistoryError
-from experiments.checking.results import Check, Results
+from experiments.checking.rejections import told
+from experiments.checking.results import Check, Rejection, Results
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -406,6 +407,55 @@ def test_what_cannot_be_judged_is_one_clear_error(tmp_path: Path, text: str, say
     path.write_text(text)
     with pytest.raises(HistoryError, match=says):
         check_path(path)
+
+
+def counted(run: Run, node: str, rejected: Any, incarnation: int = 0) -> None:
+    path = run.folder / "nodes" / node / "trace" / "metrics.ndjson"
+    with path.open("a") as file:
+        file.write(json.dumps({"t": EPOCH, "loop_lag_max": 0, "incarnation": incarnation, "rejected": rejected}) + "\n")
+
+
+def test_nodes_that_turn_each_other_away_are_named_and_such_a_run_is_not_to_be_believed(run: Run) -> None:
+    run.write()
+    counted(run, "n1", {"settings": {"n3": 2}})
+    counted(run, "n1", {"settings": {"n3": 5}})
+    counted(run, "n1", {"settings": {"n3": 1}}, incarnation=1)
+    counted(run, "n3", {"settings": {"n1": 4}})
+    results = judge(run.folder)
+    assert results.valid == "unknown"
+    assert results.believable.reasons == [
+        "nodes that belong together turned each other away: n1 rejected 6 connections of n3: its process is configured "
+        "otherwise; n3 rejected 4 connections of n1: its process is configured otherwise"
+    ]
+    assert results.rejections[0] == Rejection(
+        "n1", "n3", "connection", "settings", "its process is configured otherwise", 6
+    )
+
+
+def test_connections_that_a_fault_or_a_stranger_explains_are_told_of_and_no_reason_for_doubt(run: Run) -> None:
+    run.write()
+    counted(run, "n1", {"short": {"n3": 1}, "incarnation": {"n2": 1}, "cluster": {"10.0.0.9": 7}, "malformed": 2})
+    results = judge(run.folder)
+    assert results.valid is True
+    assert [told(one) for one in results.rejections] == [
+        "n1 rejected 1 connection of n3: it ended within a frame",
+        "n1 rejected 1 connection of n2: a later incarnation of it had been there",
+        "n1 rejected 7 connections of 10.0.0.9: it is of another cluster",
+        "n1 rejected 2 connections of somebody: a frame that cannot be read",
+    ]
+
+
+def test_a_message_that_no_correct_node_sends_fails_the_run_and_names_who_sent_it(run: Run) -> None:
+    lines = run.traces["n1"]
+    why = "entry 7 stands where 1 belongs"
+    for many in (1, 2, 8):
+        rejected = {"t": lines[-1]["t"], "ev": "reject", "sender": "n3", "message": "Append", "why": why, "count": many}
+        lines.append(rejected)
+    results = run.judge()
+    check = of(results, "sound_messages")
+    assert (check.valid, check.summary) == (False, f"n1 rejected 8 messages of n3: Append, {why}")
+    assert results.summary.startswith("A node said what no correct one can: n1 rejected 8 messages of n3")
+    assert [one.count for one in results.rejections] == [8]
 
 
 def test_a_torn_history_is_judged_up_to_the_tear_if_asked(run: Run) -> None:

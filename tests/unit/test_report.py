@@ -73,6 +73,27 @@ def test_axis_steps_are_round_and_no_more_than_asked(extent: float, parts: int) 
     assert float(f"{step:e}".partition("e")[0]) in (1, 2, 5)
 
 
+def test_what_nodes_turned_away_is_told_beside_how_far_to_believe_the_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", KINDS[0])
+    path = run / "results.json"
+    results = json.loads(path.read_text())
+    results["rejections"] = [
+        {
+            "node": "n1",
+            "peer": "n3",
+            "what": "connection",
+            "code": "settings",
+            "why": "it is set otherwise",
+            "count": 2,
+        },
+        {"node": "n2", "peer": "n3", "what": "message", "code": "Append", "why": "entry 7 is <missing>", "count": 1},
+    ]
+    path.write_text(json.dumps(results))
+    page = text_of(write_report(run).read_text())
+    assert "What nodes turned away n1 rejected 2 connections of n3: it is set otherwise" in page
+    assert "n2 rejected 1 message of n3: Append, entry 7 is &lt;missing&gt;" in page
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Operations and their latencies
 
