@@ -42,6 +42,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, tag="E", gc=False):
     command: bytes
 
 
+#: What decoders raise for bytes that are no command, no configuration, no state.
+UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 #: What a command that is a configuration begins with: the one byte that begins nothing in MessagePack.
 CONFIGURATION = b"\xc1"
 

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import msgspec
 from crc32c import crc32c
 
 from apps import kv
@@ -34,7 +33,7 @@ from apps.process import (
 from apps.raft import messages, trace
 from apps.raft.config import RaftConfig
 from apps.raft.log import Log
-from apps.raft.messages import Entry, HardState, SnapshotRecord, VoteReply
+from apps.raft.messages import UNDECODABLE, Entry, HardState, SnapshotRecord, VoteReply
 from apps.raft.quorum import Configuration
 
 
@@ -68,9 +67,6 @@ class Unintelligible(Halt):
     A node that left it out would part from those that can carry it out, so it must stop.
     """
 
-
-#: What the decoders of commands and snapshots raise.
-UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 #: Rejected messages of a node that are told of one by one; after that at every doubling of their number.
 _TOLD = 5

@@ -16,6 +16,7 @@ from apps.raft.config import RaftConfig
 from apps.raft.election import HEARTBEAT, Elections
 from apps.raft.messages import (
     CONFIGURATION,
+    UNDECODABLE,
     Append,
     AppendRejected,
     AppendReply,
@@ -23,7 +24,7 @@ from apps.raft.messages import (
     Heartbeat,
     HeartbeatReply,
 )
-from apps.raft.node import UNDECODABLE, Contradiction, Unintelligible
+from apps.raft.node import Contradiction, Unintelligible
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(kv.Command).decode

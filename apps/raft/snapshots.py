@@ -17,8 +17,7 @@ from apps import kv
 from apps.process import NodeId
 from apps.raft import trace
 from apps.raft.config import RaftConfig
-from apps.raft.messages import AppendReply, InstallSnapshot, SnapshotRecord, SnapshotReply
-from apps.raft.node import UNDECODABLE
+from apps.raft.messages import UNDECODABLE, AppendReply, InstallSnapshot, SnapshotRecord, SnapshotReply
 from apps.raft.replication import Replication
 
 

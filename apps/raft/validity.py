@@ -11,8 +11,7 @@ from collections.abc import Collection
 
 from apps.process import NodeId
 from apps.raft import messages
-from apps.raft.messages import CONFIGURATION, Append, Entry, InstallSnapshot, Message
-from apps.raft.node import UNDECODABLE
+from apps.raft.messages import CONFIGURATION, UNDECODABLE, Append, Entry, InstallSnapshot, Message
 from apps.raft.quorum import Configuration
 
 

@@ -153,6 +153,7 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     trace.Installed: lambda t, said: evidence.Install(t, said.index, said.term),
     trace.Applied: lambda t, said: evidence.Apply(t, said.first, said.terms, said.digests),
     trace.Configured: lambda t, said: evidence.Configure(t, said.index, said.voters, said.learners, said.outgoing),
+    trace.Rejected: lambda t, said: evidence.Reject(t, said.sender, said.message, said.why, said.count),
     quorum.Booted: lambda t, said: evidence.Boot(t, said.actor, said.kept, said.hints),
     quorum.Written: lambda t, said: evidence.Put(t, said.key, said.actor, said.counter, said.time, said.context),
     quorum.Kept: lambda t, said: evidence.Keep(t, said.key, said.dots, said.owner),

@@ -18,6 +18,7 @@ from experiments.checking.fault_record import Step, gather
 from experiments.checking.history import Event, History, HistoryError, merge, operations
 from experiments.checking.node_checks import who_led
 from experiments.checking.quorum_properties import QuorumProperties
+from experiments.checking.rejections import message_checks, rejected_messages
 from experiments.checking.replication import Replication, replication
 from experiments.checking.results import Availability, Check, Detection, Leader, Staleness, Valid
 from experiments.checking.takeover import Takeover, judge_takeover
@@ -182,7 +183,8 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
     for death in played.deaths[:1]:
         when = seconds(death["t"] - played.epoch)
         broken.append(f"nodes_stayed_up: {death['node']} ended by itself at {when}: {death['said']}")
-    broken += (f"{check.name}: {check.summary}" for check in binary_checks(recorder.findings))
+    nonsense = message_checks(rejected_messages(recorder.witnesses))
+    broken += (f"{check.name}: {check.summary}" for check in [*binary_checks(recorder.findings), *nonsense])
     if recorder.broken_off:
         doubts.append(f"trace: {recorder.broken_off}")
 

@@ -33,6 +33,7 @@ from apps.process import (
 )
 from apps.raft import ChangeMembership, Command, Raft, RaftConfig, Role, TransferLeadership
 from apps.raft.invariants import Invariants, Violation
+from apps.raft.trace import Rejected
 
 MS = 1_000_000
 
@@ -306,6 +307,8 @@ class Cluster:
                         self.on_reply(effect)
                 case Trace(event):
                     node.trace.append(event)
+                    if isinstance(event, Rejected):  # no node here says what none can mean
+                        self.violations.append(Violation("Rejected", f"{name} rejected of {event.sender}: {event.why}"))
         self.violations += self.invariants.observe(node.core)
         if self.steps % 50 == 0:
             self.violations += self.invariants.log_matching(self.cores)
