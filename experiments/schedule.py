@@ -76,8 +76,12 @@ class Schedule:
     async def inject(self, fault: Fault) -> AsyncIterator[Mapping[str, Any]]:
         """Strike with ``fault`` while the block lasts; what it resolved to is yielded. It is proved meanwhile."""
         require([fault], self._strikes)
-        index = len(self.faults)
         self.faults.append(fault)
+        async with self._strike(len(self.faults) - 1, fault) as resolved:
+            yield resolved
+
+    @contextlib.asynccontextmanager
+    async def _strike(self, index: int, fault: Fault) -> AsyncIterator[Mapping[str, Any]]:
         strike = self._strikes[type(fault)](index, fault, self._world, self._effects, self._random(f"fault {index}"))
         kind = str(strike.fault.__struct_config__.tag)
         self._record(strike, "asked", {"asked": strike.asked()})
@@ -110,16 +114,22 @@ class Schedule:
 
     async def play(self) -> None:
         """The scenario's own schedule: its faults at their times, then the rest of its duration."""
+        # A machine that is late may strike with two at once, in any order: what the seed draws for which of them, and
+        # what it is called, is settled before.
+        first = len(self.faults)
+        planned = sorted(self.scenario.faults, key=lambda fault: fault.at)
+        require(planned, self._strikes)
+        self.faults += planned
 
-        async def strike(fault: Fault) -> None:
+        async def strike(index: int, fault: Fault) -> None:
             await self.until(fault.at)
-            async with self.inject(fault):
+            async with self._strike(index, fault):
                 await self.until(fault.at + fault.lasts)
 
         try:
             async with asyncio.TaskGroup() as faults:
-                for fault in self.scenario.faults:
-                    faults.create_task(strike(fault))
+                for index, fault in enumerate(planned, first):
+                    faults.create_task(strike(index, fault))
         except ExceptionGroup as group:
             # Whatever has died, every fault that waits is told of it; one of them is enough.
             raise group.exceptions[0] from None
