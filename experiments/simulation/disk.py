@@ -18,14 +18,15 @@ from apps.process import Nanoseconds
 from experiments.simulation.kernel import Kernel
 from experiments.simulation.sampling import STEPS, quantile_table
 
-#: How long a write with its sync takes: `sync_*` in the nodes' metrics.ndjson of runs on the fabric, on two busy cores
-#: and a virtual disk (median 0.5 ms, 99 % within 4 ms), and the way to the disk's thread and back.
+#: How long a write with its sync takes: `sync_*` in the nodes' metrics.ndjson of runs on the fabric, on a virtual disk
+#: (median 0.35 ms, 99 % within 1 ms, now and then one of tens of milliseconds), and the way to the disk's thread and
+#: back. Fitted (docs/simulator.md).
 SYNC = quantile_table(
     [
-        (0.0, 250_000),
-        (0.5, 800_000),
-        (0.9, 2_000_000),
-        (0.99, 5_000_000),
+        (0.0, 300_000),
+        (0.5, 950_000),
+        (0.9, 1_450_000),
+        (0.99, 2_500_000),
         (0.999, 20_000_000),
         (1.0, 60_000_000),
     ]

@@ -7,8 +7,8 @@ from random import Random
 from apps.process import Nanoseconds
 from topologies.impairment import QUANTILE_STEPS, Impairment, gilbert, quantiles
 
-#: What crossing a link and the switch behind it takes: half of a ping through two switches (0.37 ms), in three links.
-LINK_NS = 60_000
+#: What crossing a link and the switch behind it takes. Fitted, with what frames and syncs take (docs/simulator.md).
+LINK_NS = 20_000
 
 
 class Lane:

@@ -7,11 +7,12 @@ to where there is no way on, when the controller has told them. In the routed da
 ``bfd_interval`` a link that passes nothing in one direction is found dead after three intervals, and one that is well
 again is trusted within two seconds.
 
-**Connections.** Every process dials each node and keeps that connection up; nodes speak on those they dialled, clients
-hear on them too. What one step has to say to one peer is one frame and travels as one packet, in order. A lost one is
-sent again when a later one was acknowledged (RFC 8985), or else when its timer runs out, which doubles (RFC 6298); what
-is behind it waits. If something stays unacknowledged for ``silence`` (TCP_USER_TIMEOUT) the connection is given up,
-with all that is in it, and dialled anew, every time from another port and so, perhaps, on another path.
+**Connections.** Every process dials each node and keeps that connection up. Two nodes speak on the one that the first
+of them by name dialled, and without it on the other; clients speak and hear on theirs. What one step has to say to one
+peer is one frame and travels as one packet, in order. A lost one is sent again when a later one was acknowledged (RFC
+8985), or else when its timer runs out, which doubles (RFC 6298); what is behind it waits. If something stays
+unacknowledged for ``silence`` (TCP_USER_TIMEOUT) the connection is given up, with all that is in it, and dialled anew,
+every time from another port and so, perhaps, on another path.
 
 **Left out.** Congestion and flow control; segmentation of large frames; delayed acknowledgements; tail loss probes; a
 SYN's own retransmissions, beside the fresh ones of the transport. Both ends of a connection that is given up know of it
@@ -37,15 +38,14 @@ from topologies.impairment import Impairment, expected_delay
 from topologies.plan import FabricPlan, Link
 
 #: What a frame takes beyond the links: sockets, wake-ups and the wait for a processor. Fitted, so that operations take
-#: as long as on the fabric on two cores (docs/simulator.md).
+#: as long as on the fabric of a machine that does nothing else (docs/simulator.md).
 OVERHEAD = quantile_table(
     [
-        (0.0, 10_000),
-        (0.25, 130_000),
-        (0.5, 330_000),
-        (0.75, 640_000),
-        (0.9, 1_150_000),
-        (0.99, 3_600_000),
+        (0.0, 5_000),
+        (0.5, 30_000),
+        (0.9, 380_000),
+        (0.99, 900_000),
+        (0.999, 2_000_000),
         (1.0, 8_000_000),
     ]
 )
@@ -316,6 +316,11 @@ class ProcessEndpoint:
 
     def send(self, peer: NodeId, events: list[Event], departs: Nanoseconds) -> None:
         connection = self._calls[peer].connection
+        if not self.is_client and (connection is None or peer < self.name):
+            call = self._network.calls.get((peer, self.name))
+            if call is not None and call.connection is not None:
+                call.connection.back.send(events, departs)
+                return
         if connection is None:
             self._network.dropped += 1
         else:

@@ -190,7 +190,7 @@ def test_a_peer_that_acknowledges_nothing_is_given_up_after_the_silence_and_dial
     fabric = Fabric()
     handle = fabric.network.drop({"n2": ["n1"], "n1": ["n2"]})
     assert fabric.stream("n1", "n2", 40, 100 * MS) == []
-    assert fabric.network.resets == 1
+    assert fabric.network.resets == 2  # the connection they speak on, and then their other one
     assert fabric.network.dropped > 20
     fabric.network.lift(handle)
     fabric.run(SECOND)
@@ -208,6 +208,19 @@ def test_in_a_one_way_partition_what_is_said_arrives_once_though_no_acknowledgem
     fabric.run(SECOND)
     assert fabric.network.resets == 1
     assert len(fabric.inbox["n2"]) == 1
+
+
+def test_two_nodes_speak_on_the_one_of_their_connections_that_is_up() -> None:
+    for lost in (("n1", "n2"), ("n2", "n1")):
+        fabric = Fabric()
+        call = fabric.network.calls[lost]
+        assert call.connection is not None
+        call.connection.reset()
+        fabric.send("n1", "n2", 1)
+        fabric.send("n2", "n1", 2)
+        fabric.run(5 * MS)  # dialled anew, it would take longer
+        assert [message for _, message in fabric.inbox["n2"]] == [1]
+        assert [message for _, message in fabric.inbox["n1"]] == [2]
 
 
 def test_clients_hear_answers_on_the_connection_they_dialled() -> None:
