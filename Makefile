@@ -10,10 +10,11 @@ demo: setup
 	.ci/privileged .venv/bin/splitbrain run raft-leader-isolated
 
 # Whole experiments come last and one after another: each wants the machine to itself, and says so if it has not.
+test: ALONE = tests/end_to_end/test_parity.py tests/end_to_end/test_run.py
 test:
 	@.ci/setup --test
-	.ci/privileged .venv/bin/pytest -n 2 --dist worksteal --ignore tests/end_to_end/test_run.py
-	.ci/privileged .venv/bin/pytest tests/end_to_end/test_run.py
+	.ci/privileged .venv/bin/pytest -n 2 --dist worksteal $(ALONE:%=--ignore %)
+	.ci/privileged .venv/bin/pytest $(ALONE)
 
 # The tests of the kernel's own backends, in an emulated machine that boots a kernel which has them.
 test-kernel:

@@ -1,11 +1,11 @@
 """What a run shows, in whichever world it was played, and whether two worlds show the same but for a margin.
 
 That two worlds do not differ at all cannot be shown; that they differ by less than a margin can. `Ratio.within` is such
-a test of equivalence (two one-sided tests: Schuirmann 1987): the worlds count as alike only if the whole 90 % confidence
-interval of the ratio lies within the margin, so that both "more than it" and "less than its inverse" are refuted at 5 %.
-Too few or too scattered observations are therefore apart, not alike. The interval is bootstrapped (Efron 1979, the
-percentile method) from what may be taken for independent: faults; and of operations tenths of a second, since those
-close in time wait in the same queues (blocks: Künsch 1989).
+a test of equivalence (two one-sided tests: Schuirmann 1987): the worlds count as alike only if the whole 90 %
+confidence interval of the ratio lies within the margin, so that both "more than it" and "less than its inverse" are
+refuted at 5 %. Too few or too scattered observations are therefore apart, not alike. The interval is bootstrapped
+(Efron 1979, the percentile method) from what may be taken for independent: faults; and of operations tenths of a
+second, since those close in time wait in the same queues (blocks: Künsch 1989).
 """
 
 from __future__ import annotations
@@ -60,13 +60,23 @@ RAFT = (
     + "".join(_fault("partition", 2000 + 2200 * n, 1200, 'groups = [["leader"], ["others"]]') for n in range(7))
 )
 
-#: Two of five nodes, whom the seed draws each time, are cut off: a strict quorum refuses what it has too few copies for.
+#: Two of five nodes, whom the seed draws each time, are cut off: a strict quorum refuses what it has too few copies of.
+#: Hosts are 10 ms apart, so that latencies are the network's doing on a busy machine, too.
 QUORUM = (
-    'duration = "12s"\n'
+    'duration = "13s"\n'
     + _FABRIC
-    + '[system]\nkind = "quorum"\nnodes = 5\nquorum = "strict"\npatience = "150ms"\ntimeout = "500ms"\n'
-    + '[workload]\nclients = 5\nrate = 100\nkeys = 10\ntimeout = "1s"\n'
-    + "".join(_fault("partition", 2000 + 2000 * n, 1200, 'groups = [["minority"], ["majority"]]') for n in range(5))
+    + '[topology.link."h*-leaf*"]\ndelay = "5ms"\n'
+    + '[system]\nkind = "quorum"\nnodes = 5\nquorum = "strict"\npatience = "100ms"\ntimeout = "200ms"\n'
+    + '[workload]\nclients = 5\nrate = 100\nkeys = 10\ntimeout = "2s"\n'
+    + "".join(_fault("partition", 2000 + 1800 * n, 1300, 'groups = [["minority"], ["majority"]]') for n in range(6))
+)
+
+#: Nothing happens, for whoever wants to know how long reads and writes take.
+CALM = (
+    'duration = "5s"\n'
+    + _FABRIC
+    + '[system]\nkind = "raft"\nnodes = 5\n'
+    + "[workload]\nclients = 4\nrate = 40\nkeys = 5\nmix = { read = 0.5, write = 0.5 }\n"
 )
 
 #: Members fall silent one after another: three that run, and nobody hears them; one that stands still; one that dies.
@@ -122,14 +132,15 @@ def _or_never(time: int | None) -> float:
 
 
 def _lost(done: Sequence[Operation], fault: FaultRecord) -> tuple[int, int]:
-    assert fault.struck_at is not None
+    # From when it was asked for: a fabric strikes at some time from then until it is said to be applied.
+    assert fault.asked is not None
     assert fault.healed_at is not None
-    begun = [one for one in done if fault.struck_at <= one.invoke < fault.healed_at]
+    begun = [one for one in done if fault.asked.t <= one.invoke < fault.healed_at]
     return sum(not is_served(one) for one in begun), len(begun)
 
 
 def _latencies(done: Sequence[Operation], faults: Sequence[FaultRecord], f: str) -> list[list[int]]:
-    first = min((fault.asked.t for fault in faults if fault.asked), default=0)
+    first = min((fault.asked.t for fault in faults if fault.asked), default=math.inf)
     blocks: dict[int, list[int]] = {}
     for one in done:
         if one.f == f and is_served(one) and one.complete is not None and WARM_NS <= one.invoke < one.complete < first:
@@ -142,7 +153,8 @@ def asked(run: Path) -> list[Any]:
     depends on who leads, and when exactly a fault strikes on the machine.
     """
     schedule: dict[int, list[Any]] = {}
-    for step in map(msgspec.json.decode, (run / "faults.jsonl").read_bytes().splitlines()):
+    path = run / "faults.jsonl"
+    for step in map(msgspec.json.decode, path.read_bytes().splitlines() if path.exists() else ()):
         if step["step"] == "asked":
             schedule[step["fault"]] = [step["kind"], step["asked"]]
         elif step["step"] == "applied" and not step["resolved"].get("leader"):
@@ -159,7 +171,8 @@ def vocabulary(runs: Iterable[Path]) -> Vocabulary:
     for run in runs:
         traces = {f"{path}": "trace" for path in run.glob("nodes/*/trace/[0-9]*.ndjson")}
         histories = {f"{path}": "history" for path in run.glob("clients/*/trace/history.ndjson")}
-        for path, what in (traces | histories | {f"{run / 'faults.jsonl'}": "fault"}).items():
+        faults = {f"{path}": "fault" for path in run.glob("faults.jsonl")}
+        for path, what in (traces | histories | faults).items():
             data = Path(path).read_bytes()
             # A process that was killed may have been writing its last line.
             for event in map(msgspec.json.decode, data[: data.rfind(b"\n") + 1].splitlines()):
@@ -202,19 +215,27 @@ class Ratio(msgspec.Struct, frozen=True):
         return f"{self.estimate:.2f} times (90 %: {self.low:.2f} to {self.high:.2f})"
 
 
-def ratio(ours: Sequence[T], theirs: Sequence[T], statistic: Callable[[Sequence[T]], float]) -> Ratio:
-    """The ``statistic`` of ``ours`` over that of ``theirs``, each a sample of independent observations.
+def ratio(
+    ours: Sequence[T], theirs: Sequence[T], statistic: Callable[[Sequence[T]], float], paired: bool = False
+) -> Ratio:
+    """The ``statistic`` of ``ours`` over that of ``theirs``, each a sample of independent observations. ``paired``:
+    those at the same place are of the same thing, and are drawn together.
 
-    Raises `ValueError` where one is empty.
+    Raises `ValueError` where one is empty, or where they cannot be paired.
     """
-    if not ours or not theirs:
-        raise ValueError(f"{len(ours)} observations beside {len(theirs)}: there is nothing to compare")
+    if not ours or not theirs or (paired and len(ours) != len(theirs)):
+        raise ValueError(f"{len(ours)} observations beside {len(theirs)} cannot be compared")
     draw = Random(SEED).random
 
-    def resampled(sample: Sequence[T]) -> float:
-        return statistic([sample[int(draw() * len(sample))] for _ in sample])
+    def places(sample: Sequence[T]) -> list[int]:
+        return [int(draw() * len(sample)) for _ in sample]
 
-    drawn = sorted(_quotient(resampled(ours), resampled(theirs)) for _ in range(RESAMPLES))
+    def resampled() -> float:
+        one = places(ours)
+        other = one if paired else places(theirs)
+        return _quotient(statistic([ours[at] for at in one]), statistic([theirs[at] for at in other]))
+
+    drawn = sorted(resampled() for _ in range(RESAMPLES))
     tail = int(LEVEL * RESAMPLES)
     return Ratio(_quotient(statistic(ours), statistic(theirs)), drawn[tail], drawn[-1 - tail])
 
@@ -262,14 +283,17 @@ _MEASURES: dict[str, tuple[Callable[[Shown], Sequence[Any]], Callable[[Sequence[
     "time to a new leader": (lambda run: run.elections, median, 1.35),
     "upper quartile of times to a new leader": (lambda run: run.elections, upper_quartile, 1.35),
     "share of operations lost": (lambda run: run.lost, share, 1.5),
-    "latency of reads": (lambda run: run.reads, pooled_median, 1.5),
-    "latency of writes": (lambda run: run.writes, pooled_median, 1.5),
+    "share of operations refused": (lambda run: run.lost, share, 1.3),
+    "latency of reads": (lambda run: run.reads, pooled_median, 1.4),
+    "latency of writes": (lambda run: run.writes, pooled_median, 1.4),
+    "latency of reads across slow links": (lambda run: run.reads, pooled_median, 1.2),
+    "latency of writes across slow links": (lambda run: run.writes, pooled_median, 1.2),
     "time to a detection": (lambda run: run.detections, pooled_median, 1.2),
 }
 
 
-def compared(what: str, ours: Iterable[Shown], theirs: Iterable[Shown]) -> Compared:
-    """Raises `ValueError` where there is nothing to compare."""
+def compared(what: str, ours: Iterable[Shown], theirs: Iterable[Shown], paired: bool = False) -> Compared:
+    """``paired``: the runs at the same place had the same seed, and it matters what that drew. Raises as `ratio`."""
     take, statistic, margin = _MEASURES[what]
     one, other = ([*chain.from_iterable(map(take, runs))] for runs in (ours, theirs))
-    return Compared(what, len(one), len(other), ratio(one, other, statistic), margin)
+    return Compared(what, len(one), len(other), ratio(one, other, statistic, paired), margin)

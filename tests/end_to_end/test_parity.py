@@ -20,7 +20,7 @@ import pytest
 from experiments.checking.results import Results
 from experiments.run import play
 from experiments.scenario import parse
-from tests.parity import DETECTOR, QUORUM, RAFT, Shown, asked, compared, shown, unshared, vocabulary
+from tests.parity import CALM, DETECTOR, QUORUM, RAFT, Shown, asked, compared, shown, unshared, vocabulary
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(400), pytest.mark.xdist_group("fabric")]
 
@@ -28,20 +28,22 @@ SPLITBRAIN = str(Path(sys.executable).with_name("splitbrain"))
 
 #: By the scenario's name: the scenario, its seeds on the fabric, and in the simulator, which plays those too.
 PLAYED = {
-    "raft": (RAFT, range(1, 4), range(1, 9)),
-    "quorum": (QUORUM, range(1, 3), range(1, 7)),
+    "raft": (RAFT, range(1, 4), range(1, 7)),
+    "quorum": (QUORUM, range(1, 3), range(1, 3)),
     "detector": (DETECTOR, range(1, 3), range(1, 7)),
+    "calm": (CALM, range(1, 2), range(1, 7)),
 }
 
 #: What plays on the fabric side by side: five Raft nodes with clients want a third of a processor.
-BATCHES = (("raft",), ("quorum", "detector"))
+BATCHES = (("raft",), ("quorum", "detector"), ("calm",))
 
 #: A run that is not to be believed is one more reason to distrust the fabric, unless so little was left of the
 #: processors' time.
 BUSY = 0.1
 
-#: Latencies were fitted on two processors that had time left and loops that were on time: they say nothing elsewhere.
-LATENCY_HEADROOM, LATENCY_LAG_NS = 0.25, 5_000_000
+#: The simulator's tables are of a machine that is left alone (docs/simulator.md): where others use it, latencies of a
+#: millisecond or two are theirs.
+QUIET_HEADROOM, QUIET_LAG_NS = 0.7, 2_000_000
 
 #: Kinds of events that a run may have or not have.
 CHANCE = {
@@ -72,9 +74,9 @@ class Played(msgspec.Struct, frozen=True):
         found = self.results.fidelity
         return (
             found.cpu_headroom is not None
-            and found.cpu_headroom >= LATENCY_HEADROOM
+            and found.cpu_headroom >= QUIET_HEADROOM
             and found.loop_lag_p99 is not None
-            and found.loop_lag_p99 <= LATENCY_LAG_NS
+            and found.loop_lag_p99 <= QUIET_LAG_NS
         )
 
     def mood(self) -> str:
@@ -143,8 +145,8 @@ def believed(runs: Sequence[Played], least: int) -> list[Played]:
     return good
 
 
-def check(what: str, fabric: Sequence[Played], simulated: Sequence[Played]) -> None:
-    found = compared(what, [run.shown for run in fabric], [run.shown for run in simulated])
+def check(what: str, fabric: Sequence[Played], simulated: Sequence[Played], paired: bool = False) -> None:
+    found = compared(what, [run.shown for run in fabric], [run.shown for run in simulated], paired)
     print(found)
     assert found.is_alike, f"{found}; on the fabric: {'; '.join(run.mood() for run in fabric)}"
 
@@ -156,8 +158,8 @@ def test_a_scenario_and_its_seed_give_the_same_schedule_of_faults_in_both_worlds
         in_simulator = {run.seed: asked(run.path) for run in simulated[name]}
         for run in runs:
             assert asked(run.path) == in_simulator[run.seed], (name, run.seed)
-    drawn = [in_simulator for in_simulator in (asked(run.path) for run in simulated["quorum"])]
-    assert len({repr(schedule) for schedule in drawn}) == len(drawn), "another seed draws others"
+    drawn = {repr(asked(run.path)) for run in simulated["quorum"]}
+    assert len(drawn) == len(simulated["quorum"]), "another seed draws another schedule"
 
 
 @pytest.mark.parametrize("name", PLAYED)
@@ -177,11 +179,19 @@ def test_a_leader_that_is_cut_off_is_replaced_as_soon_in_both_worlds(
     check("upper quartile of times to a new leader", good, simulated["raft"])
 
 
-@pytest.mark.parametrize("name", ["raft", "quorum"])
-def test_a_partition_costs_as_many_operations_in_both_worlds(
-    name: str, fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
+def test_an_election_costs_as_many_operations_in_both_worlds(
+    fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
 ) -> None:
-    check("share of operations lost", believed(fabric[name], 2), simulated[name])
+    check("share of operations lost", believed(fabric["raft"], 2), simulated["raft"])
+
+
+def test_a_strict_quorum_refuses_as_many_operations_in_both_worlds(
+    fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
+) -> None:
+    good = believed(fabric["quorum"], 2)
+    of_seed = {run.seed: run for run in simulated["quorum"]}
+    # Who is cut off makes the difference, and the seed draws that.
+    check("share of operations refused", good, [of_seed[run.seed] for run in good], paired=True)
 
 
 def test_no_read_of_a_strict_quorum_is_stale_in_either_world(
@@ -192,15 +202,22 @@ def test_no_read_of_a_strict_quorum_is_stale_in_either_world(
         assert (run.results.staleness.stale, run.results.staleness.reads > 100) == (0, True)
 
 
-@pytest.mark.parametrize("name", ["raft", "quorum"])
-def test_reads_and_writes_take_as_long_in_both_worlds(
-    name: str, fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
+def test_reads_and_writes_across_slow_links_take_as_long_in_both_worlds(
+    fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
 ) -> None:
-    quiet = [run for run in believed(fabric[name], 2) if run.is_quiet]
+    good = believed(fabric["quorum"], 1)
+    check("latency of reads across slow links", good, simulated["quorum"])
+    check("latency of writes across slow links", good, simulated["quorum"])
+
+
+def test_reads_and_writes_on_a_quiet_machine_take_as_long_in_both_worlds(
+    fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
+) -> None:
+    quiet = [run for run in believed(fabric["calm"], 1) if run.is_quiet]
     if not quiet:
-        pytest.skip(f"latencies would be the machine's own: {'; '.join(run.mood() for run in fabric[name])}")
-    check("latency of reads", quiet, simulated[name])
-    check("latency of writes", quiet, simulated[name])
+        pytest.skip(f"the machine was not quiet: {'; '.join(run.mood() for run in fabric['calm'])}")
+    check("latency of reads", quiet, simulated["calm"])
+    check("latency of writes", quiet, simulated["calm"])
 
 
 def test_a_member_that_falls_silent_is_found_as_soon_in_both_worlds(
