@@ -2,8 +2,8 @@
 
 Three scenarios (tests/parity.py), a few seeds of each on the fabric, and more in the simulator. What is compared and
 by how much it may differ is said there; here is on what runs. A run on the fabric that is not to be believed because
-the machine had other things to do is played once more; where too few are left nothing is compared, and the test is
-skipped with the reasons.
+the machine had other things to do is played once more, if there is time; where too few are left nothing is compared,
+and the test is skipped with the reasons.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +38,11 @@ PLAYED = {
 #: What plays on the fabric side by side: five Raft nodes with clients want a third of a processor.
 BATCHES = (("raft",), ("quorum", "detector"), ("calm",))
 
-#: A run that is not to be believed is one more reason to distrust the fabric, unless so little was left of the
-#: processors' time.
+#: After so many seconds nothing is played a second time: a machine that was too busy so far will be.
+PATIENCE = 60.0
+
+#: A machine that always had more than this share of its processors' time left was not busy: a run there that is not to
+#: be believed is the fabric's own fault.
 BUSY = 0.1
 
 #: The simulator's tables are of a machine that is left alone (docs/simulator.md): where others use it, latencies of a
@@ -111,10 +115,12 @@ def fabric(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Played]]:
     """Runs on the fabric by their scenario: believed ones if they could be had in two attempts."""
     folder = tmp_path_factory.mktemp("fabric")
     runs: dict[str, list[Played]] = {name: [] for name in PLAYED}
+    began = time.monotonic()
     for batch in BATCHES:
         wanted = [(name, seed) for name in batch for seed in PLAYED[name][1]]
         first = on_the_fabric(folder, wanted)
-        again = [(run.scenario, run.seed) for run in first if run.doubts]
+        in_time = time.monotonic() - began < PATIENCE
+        again = [(run.scenario, run.seed) for run in first if run.doubts and in_time]
         second = {(run.scenario, run.seed): run for run in (on_the_fabric(folder, again) if again else [])}
         for run in first:
             runs[run.scenario].append(second.get((run.scenario, run.seed), run))
@@ -139,9 +145,9 @@ def believed(runs: Sequence[Played], least: int) -> list[Played]:
     good = [run for run in runs if not run.doubts]
     if len(good) < least:
         reasons = "; ".join(f"{run.mood()}: {', '.join(run.doubts)}" for run in runs if run.doubts)
-        idle = [run for run in runs if run.doubts and (run.results.fidelity.cpu_headroom or 0) >= BUSY]
+        idle = [run for run in runs if run.doubts and (run.results.fidelity.cpu_headroom_min or 0) >= BUSY]
         assert not idle, f"not to be believed, though the machine was not busy: {reasons}"
-        pytest.skip(f"the machine was too busy, twice: {reasons}")
+        pytest.skip(f"the machine was too busy: {reasons}")
     return good
 
 
@@ -174,7 +180,7 @@ def test_both_worlds_tell_of_the_same_events_with_the_same_fields(
 def test_a_leader_that_is_cut_off_is_replaced_as_soon_in_both_worlds(
     fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
 ) -> None:
-    good = believed(fabric["raft"], 2)
+    good = believed(fabric["raft"], 3)
     check("time to a new leader", good, simulated["raft"])
     check("upper quartile of times to a new leader", good, simulated["raft"])
 
@@ -182,7 +188,7 @@ def test_a_leader_that_is_cut_off_is_replaced_as_soon_in_both_worlds(
 def test_an_election_costs_as_many_operations_in_both_worlds(
     fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
 ) -> None:
-    check("share of operations lost", believed(fabric["raft"], 2), simulated["raft"])
+    check("share of operations lost", believed(fabric["raft"], 3), simulated["raft"])
 
 
 def test_a_strict_quorum_refuses_as_many_operations_in_both_worlds(

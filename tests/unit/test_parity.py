@@ -82,7 +82,7 @@ def show_all(folder: Path, text: str, seeds: range) -> list[Shown]:
 
 def test_other_seeds_are_alike_but_other_election_timeouts_are_not(tmp_path: Path) -> None:
     usual, others = show_all(tmp_path, RAFT, range(1, 5)), show_all(tmp_path, RAFT, range(101, 103))
-    slower = show_all(tmp_path, RAFT.replace('"300ms", "600ms"', '"450ms", "900ms"'), range(101, 103))
+    slower = show_all(tmp_path, RAFT.replace('"300ms", "600ms"', '"500ms", "1s"'), range(101, 103))
     for what in ("time to a new leader", "upper quartile of times to a new leader", "share of operations lost"):
         assert compared(what, others, usual).is_alike, what
         assert not compared(what, slower, usual).is_alike, what
