@@ -3,16 +3,20 @@
 What it promises depends on its configuration, and `QuorumConfig` refuses one that cannot keep what it is asked for:
 
 - ``quorum = "strict"``: R + W > N and W > N/2, so a read meets every write that was acknowledged before it began. Who
-  cannot reach so many of a key's *own* replicas is refused.
+  cannot reach so many of a key's *own* replicas is refused. With last-writer-wins a write asks R replicas first, and
+  ranks above what it finds, so that this holds whatever clocks show.
 - ``"sloppy"``: fallbacks further along the ring stand in for replicas that do not answer, and hand over later. Always
   writable, and a read may miss what was acknowledged: it may have asked others.
 - ``"partial"``: only the key's own replicas, but with any R and W; a read may be stale.
-- ``linearizable``: ABD's two phases, on strict quorums: reads write back what they found before they answer.
+- ``linearizable``: ABD's second phase for reads too, on strict quorums: they write back what they found before they
+  answer.
 
 In all of them every replica ends with the same versions once the network lets it (hinted handoff, read repair,
-anti-entropy), and a write that was acknowledged is dropped only for one that saw it, or, with last-writer-wins, for a
-later one. **A write is sent once**: sent again through another coordinator it is another write. There is no
-compare-and-set, which would need consensus.
+anti-entropy), and a write that was acknowledged is dropped only for one that saw it, or, with last-writer-wins, for one
+with a later timestamp: which, unless the quorum is strict, is that of the coordinator whose clock is ahead.
+
+**A write is sent once**: sent again through another coordinator it is another write. There is no compare-and-set, which
+would need consensus.
 
 Where to read: `core.Quorum` is the protocol; `ring`, `versions` and `merkle` are its parts, each without knowledge of
 the others; `messages` is what goes over the wire and onto the disk; `invariants` what must hold.

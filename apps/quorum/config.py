@@ -20,7 +20,7 @@ class QuorumConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``n``, ``r``, ``w``: copies of a key, answers that make a read, acknowledgements that make a write.
     ``quorum``: see the package's docs. ``versions``: whether concurrent writes are all kept for the client to
-    reconcile, or the one with the latest timestamp wins. ``linearizable``: as said there, too.
+    reconcile, or the one with the latest timestamp wins (`clocks_decide`). ``linearizable``: as said there, too.
     ``virtual_nodes``: places of each node on the ring. ``timeout``: an operation that has not come together by then is
     given up. ``patience``: a replica silent for so long gets a hint, and in a sloppy quorum a fallback.
     ``handoff_interval``: the least time between two attempts to hand hints over. ``anti_entropy_interval``: how often
@@ -62,6 +62,13 @@ class QuorumConfig(msgspec.Struct, frozen=True, kw_only=True):
                 f"linearizable needs quorum 'strict' and versions 'last-writer-wins', not {self.quorum!r} and "
                 f"{self.versions!r}: reads must meet every write, and all must agree which write is the later"
             )
+
+    @property
+    def clocks_decide(self) -> bool:
+        """Whether the later of two writes is the one whose coordinator's clock was ahead: where the last writer wins,
+        but in a strict quorum, in which a write first asks which others there are.
+        """
+        return self.versions == "last-writer-wins" and self.quorum != "strict"
 
     def _check_strict(self) -> None:
         n, r, w = self.n, self.r, self.w

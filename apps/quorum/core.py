@@ -100,6 +100,8 @@ class Quorum:
             raise QuorumConfigError(f"n is {config.n}, but there are only {len(nodes)} nodes to keep copies")
         self.node = node
         self.last_writer_wins = config.versions == "last-writer-wins"
+        # So a write ranks above all that were acknowledged before it, and no clock has a say.
+        self._asks_before_writing = self.last_writer_wins and config.quorum == "strict"
         self.store: dict[str, Versions] = {}
         self.hints: dict[NodeId, dict[str, Versions]] = {}
         self.ring = Ring(nodes, config.virtual_nodes)
@@ -248,7 +250,15 @@ class Quorum:
 
     def _observe(self, versions: Versions) -> None:
         for version in versions:
-            self._clock.observe(self._now, version.time)
+            self._clock.observe(self._reading(), version.time)
+
+    def _reading(self) -> Nanoseconds:
+        """What the physical clock shows, where it has a say in which write is the later one.
+
+        In a strict quorum it has none: a hybrid clock whose physical one stands still counts as Lamport's does, and a
+        write is numbered one above all that its coordinator knows of, as in Lynch & Shvartsman (1997).
+        """
+        return 0 if self._asks_before_writing else self._now
 
     # ---- the coordinator's part (Dynamo §4.5) --------------------------------------------------------------------
 
@@ -276,7 +286,7 @@ class Quorum:
         operation = _Operation(self._number, request, key, write)
         self._operations[operation.number] = operation
         self._effects.append(SetTimer(f"{_DEADLINE}{operation.number}", self._config.timeout))
-        if write is None or self._config.linearizable:
+        if write is None or self._asks_before_writing:
             self._ask(operation)
         else:
             self._begin_write(operation, write)
@@ -302,7 +312,7 @@ class Quorum:
         known = self._merge([*self._written.get(key, ()), *self._known(key), *operation.versions])
         context = context_of(known) if write.context is None else write.context
         self._counter += 1
-        time = self._clock.tick(self._now)
+        time = self._clock.tick(self._reading())
         operation.new = Version(self._actor, self._counter, context, time, write.value, write.deleted)
         at = time.physical, time.logical
         self._trace(trace.Written(key, self._actor, self._counter, at, context))

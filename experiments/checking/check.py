@@ -14,7 +14,7 @@ import msgspec
 
 from experiments.checking.availability import service
 from experiments.checking.binaries import binary_checks, echo_checks, read_findings
-from experiments.checking.client_checks import client_checks, is_fresh, served, stale_checks
+from experiments.checking.client_checks import client_checks, served, stale_checks
 from experiments.checking.detection import detection_checks, measure, sent_bytes, silences
 from experiments.checking.fault_record import FaultRecord, read_faults
 from experiments.checking.fidelity import read_fidelity, unfaithful
@@ -138,7 +138,8 @@ def judge(run: Path, patience: float = PATIENCE) -> Results:
     elif expect.linearizable and not idle:
         clients = client_checks(str(path), done, patience, promised=True)
     elif not idle:
-        staleness, clients = stale_checks(str(path), done, patience, expect, is_fresh(system))
+        kinds = [fault["kind"] for fault in manifest.scenario.faults]
+        staleness, clients = stale_checks(str(path), done, patience, expect, system, kinds)
     detection: Detection | None = None
     if isinstance(system, Swim | Heartbeat | Phi):
         silent = silences(faults, nodes, manifest.placement, expect.detection or 0)

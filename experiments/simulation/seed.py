@@ -12,7 +12,7 @@ import msgspec
 from apps.process import Nanoseconds
 from experiments.checking.availability import service
 from experiments.checking.binaries import binary_checks, echo_checks
-from experiments.checking.client_checks import client_checks, is_fresh, served, stale_checks
+from experiments.checking.client_checks import client_checks, served, stale_checks
 from experiments.checking.detection import detection_checks, measure, silences
 from experiments.checking.fault_record import Step, gather
 from experiments.checking.history import Event, History, HistoryError, merge, operations
@@ -219,7 +219,8 @@ def _judge(scenario: Scenario, recorder: OnlineRecorder, played: Played) -> Outc
             elif expect.linearizable:
                 seen = client_checks("history", done, PATIENCE, promised=True)
             else:
-                staleness, seen = stale_checks("history", done, PATIENCE, expect, is_fresh(system))
+                kinds = [fault.kind for fault in faults]
+                staleness, seen = stale_checks("history", done, PATIENCE, expect, system, kinds)
             availability = timed(served(service(done)), done, faults, leaders, scenario.system.names)
             lost = _lost(seen)
             checks += [*seen, *timing_checks(scenario.expect, availability, leaders, faults, done)]

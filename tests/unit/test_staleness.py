@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apps.quorum import QuorumConfig
+from experiments.checking.client_checks import stale_checks
 from experiments.checking.history import Operation
 from experiments.checking.models import REGISTERS
 from experiments.checking.staleness import measure, staleness_check
-from experiments.scenario import Expect
+from experiments.scenario import Expect, Quorum
 
 S = 1_000_000_000
+
+PARTIAL = QuorumConfig(quorum="partial", r=1, w=1)
 
 
 def operation(f: str, value: Any, begin: int, end: int | None, key: str = "k0") -> Operation:
@@ -62,6 +67,23 @@ def test_a_write_is_lost_only_if_none_of_the_last_reads_shows_it() -> None:
     assert measure(REGISTERS, [*history, stale])[1].valid is False
     assert measure(REGISTERS, [*history, fresh, stale])[1].valid is True
     assert measure(REGISTERS, history)[1].valid == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("config", "fault", "found"),
+    [
+        (PARTIAL, "kill", ("acknowledged_writes", False)),
+        (PARTIAL, "drift", ("overtaken_writes", True)),
+        (QuorumConfig(), "drift", ("acknowledged_writes", False)),
+        (QuorumConfig(quorum="sloppy", versions="siblings"), "drift", ("acknowledged_writes", False)),
+    ],
+)
+def test_a_lost_write_is_no_verdict_where_the_last_writer_is_told_by_clocks_that_were_set_apart(
+    config: QuorumConfig, fault: str, found: tuple[str, object]
+) -> None:
+    history = [operation("write", 1, 0, 1), operation("write", 2, 2, 3), operation("read", 1, 7, 8)]
+    _, checks = stale_checks("history", history, 1.0, Expect(), Quorum(5, config=config), [fault])
+    assert found in [(check.name, check.valid) for check in checks]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 5)), min_size=1, max_size=30))

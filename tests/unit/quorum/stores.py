@@ -7,10 +7,11 @@ from random import Random
 from typing import Any
 
 from apps import kv
+from apps.clocks import HybridTime
 from apps.process import NodeId
 from apps.quorum import Found, Get, Put, Quorum, QuorumConfig, Version
 from apps.quorum.invariants import Invariants, Violation, convergence, nothing_lost
-from apps.quorum.trace import Acknowledged
+from apps.quorum.trace import Acknowledged, Written
 from experiments.checking.history import Operation
 from experiments.simulation.group import Conditions, Group
 
@@ -37,17 +38,12 @@ class Cluster(Group):
             conditions=conditions or Conditions(),
         )
         self.violations: list[Violation] = []
-        self.versions: dict[tuple[str, int], Version] = {}
         self._invariants = Invariants(config.versions == "last-writer-wins")
         self.on_step = self._observe
         self.run(10 * MS)
 
     def _observe(self, name: NodeId) -> None:
-        node: Quorum = self.process(name)
-        self.violations += self._invariants.observe(node)
-        for shelf in (node.store, *node.hints.values()):
-            for versions in shelf.values():
-                self.versions.update({(version.actor, version.counter): version for version in versions})
+        self.violations += self._invariants.observe(self.process(name))
 
     def nodes(self) -> list[Quorum]:
         return [self.process(name) for name in self.names]
@@ -69,10 +65,14 @@ class Cluster(Group):
             if name not in self.alive:
                 self.restart(name)
         self.run(25_000 * MS)
+        written: dict[tuple[str, int], Version] = {}
         acknowledged: dict[str, list[Version]] = {}
         for _, _, event in self.evidence:
-            if isinstance(event, Acknowledged):
-                acknowledged.setdefault(event.key, []).append(self.versions[event.actor, event.counter])
+            if isinstance(event, Written):
+                version = Version(event.actor, event.counter, event.context, HybridTime(*event.time), None)
+                written[event.actor, event.counter] = version
+            elif isinstance(event, Acknowledged):
+                acknowledged.setdefault(event.key, []).append(written[event.actor, event.counter])
         return [*self.violations, *convergence(self.nodes()), *nothing_lost(self.nodes(), acknowledged)]
 
 

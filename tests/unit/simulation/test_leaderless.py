@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 
-from experiments.scenario import Swim, load
+from apps.quorum import QuorumConfig
+from experiments.scenario import Drift, Expect, Fault, Quorum, Register, Scenario, Swim, load
 from experiments.simulation.campaign import prepared
 from experiments.simulation.seed import Outcome, play_seed
 from tests.unit.simulation import leaderless
+from tests.unit.simulation.leaderless import MS
+from topologies.leaf_spine import LeafSpine
 
 SCENARIOS = Path(__file__).parents[3] / "experiments" / "scenarios"
 
@@ -29,6 +33,45 @@ def test_a_strict_store_refuses_what_a_partial_one_answers_from_the_past() -> No
     assert partial.availability.share == 1.0
     assert partial.staleness
     assert partial.staleness.stale > 50
+
+
+def strict(fault: Fault, seed: int) -> Scenario:
+    """A strict store, not linearizable, whose last writer wins."""
+    system = Quorum(5, config=QuorumConfig())
+    workload = Register(clients=5, rate=100.0, keys=4, mix={"read": 0.5, "write": 0.5})
+    expect = Expect(linearizable=False)
+    return Scenario("strict", "", seed, 8_000 * MS, LeafSpine(2, 3, 4), system, workload, (fault,), expect)
+
+
+CLOCK_FAULTS = {
+    "drift by 1 %": Drift(("n1",), 1.01, 1_000 * MS, 5_000 * MS),
+    "drift by 1 % the other way": Drift(("n1",), 0.99, 1_000 * MS, 5_000 * MS),
+}
+
+
+@pytest.mark.parametrize("fault", CLOCK_FAULTS.values(), ids=list(CLOCK_FAULTS))
+def test_reads_of_a_strict_store_meet_all_acknowledged_writes_whatever_clocks_show(fault: Fault) -> None:
+    for seed in range(4):
+        outcome = play_seed(strict(fault, seed))
+        assert outcome.valid is True, outcome.broken
+        assert outcome.staleness
+        assert (outcome.staleness.stale, outcome.lost_writes) == (0, 0)
+
+
+def test_the_same_quorum_without_a_look_before_the_write_misses_some_once_clocks_differ() -> None:
+    def played_as(quorum: Literal["partial", "strict"], *faults: Fault) -> Outcome:
+        system = Quorum(5, config=QuorumConfig(n=3, r=2, w=2, quorum=quorum))
+        scenario = msgspec.structs.replace(strict(CLOCK_FAULTS["drift by 1 %"], 1), system=system)
+        return play_seed(msgspec.structs.replace(scenario, faults=faults))
+
+    fast = Drift(("n1",), 2.0, 1_000 * MS, 6_000 * MS)
+    partial = played_as("partial", fast)
+    assert partial.valid is True, partial.broken  # it has not promised otherwise
+    assert partial.staleness
+    assert partial.staleness.stale > 0
+    for right in (played_as("partial"), played_as("strict", fast)):
+        assert right.staleness
+        assert right.staleness.stale == 0
 
 
 def test_a_sloppy_store_serves_both_sides_of_a_partition_and_loses_nothing() -> None:
