@@ -336,7 +336,7 @@ class Swim:
             if missed and not isinstance(message, Ping):
                 self._ping(sender)  # which tells it, as the answer to a ping does; by chance it may never hear of it
         match message:
-            case Ping(sequence):
+            case Ping(sequence) | PingRequest(sequence, self.node):
                 self._send(sender, Ack(sequence, self._gossip_for(sender)))
             case PingRequest(sequence, target) if target in self._roster.known:
                 relayed = self._ping(target)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.detectors import DetectorConfigError, Roster, Standing, Swim, SwimConfig, quality
-from apps.detectors.swim import Ack, Ping, Update, _Walk
+from apps.detectors.swim import Ack, Ping, PingRequest, Update, _Walk
 from apps.process import Received, Send, Started
 from experiments.simulation.group import Conditions
 from tests.unit.detectors.groups import MS, SECOND, judged, names, opinions, swim
@@ -221,3 +221,9 @@ def test_who_missed_a_refutation_gets_it_with_the_next_message() -> None:
     effects = member.handle(50, Received("b", Ack(0, [accusation])))
     told = [effect.message.gossip for effect in effects if isinstance(effect, Send) and effect.to == "b"]
     assert [refutation] in [list(gossip) for gossip in told]
+
+
+def test_who_asks_a_member_to_ping_itself_is_answered_and_nothing_is_sent_to_itself() -> None:
+    member = told(Swim, [])
+    effects = member.handle(1, Received("c", PingRequest(7, "me", [])))
+    assert effects == [Send("c", Ack(7, []))]
