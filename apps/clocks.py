@@ -23,7 +23,12 @@ Vector: TypeAlias = Mapping[NodeId, int]
 
 
 class Lamport:
-    """``time`` rises with every event, and beyond every time that was received."""
+    """``time`` rises with every event, and beyond every time that was received.
+
+    For an order that agrees with causality where no clock can be trusted and nobody asks what time it is: queues for a
+    lock, the numbers of ABD's writes. Our quorum stores have `HybridClock` do it, with a reading that stands still, so
+    that their timestamps are of one type whether clocks count or not.
+    """
 
     __slots__ = ("time",)
 
@@ -54,7 +59,10 @@ def join(one: Vector, other: Vector) -> dict[NodeId, int]:
 
 
 def compare(one: Vector, other: Vector) -> Order:
-    """How ``one`` stands to ``other``: `Order.BEFORE` when all it has seen, and less, is what the other has seen."""
+    """How ``one`` stands to ``other``: `Order.BEFORE` when all it has seen, and less, is what the other has seen.
+
+    For whole vectors. A store's versions have dots, of which `apps.quorum.versions.covers` needs to look at one only.
+    """
     less = any(count < other.get(node, 0) for node, count in one.items()) or any(
         count > 0 for node, count in other.items() if node not in one
     )
@@ -79,23 +87,46 @@ class HybridTime(msgspec.Struct, frozen=True, array_like=True, order=True, gc=Fa
 
 
 class HybridClock:
-    """``time`` is never below the physical clock's reading when it was last asked, and rises with every event.
+    """``time`` is never below the physical clock's reading when it was last asked, and rises with every event, also if
+    the physical clock is set back. With a reading that stands still, it is Lamport's clock.
 
-    It runs ahead of its own physical clock by as much as that of the fastest node it has heard of, and no more.
+    It runs ahead of its own physical clock by as much as that of the fastest node it has heard of, but hears of no time
+    that is more than ``max_offset`` ahead (None: of any), lest one clock that is far off carry everybody with it
+    (Kulkarni et al., §5; CockroachDB's ``--max-offset``). ``refused`` counts the times that were further ahead.
     """
 
-    __slots__ = ("time",)
+    __slots__ = ("max_offset", "refused", "time")
 
-    def __init__(self) -> None:
+    def __init__(self, max_offset: Nanoseconds | None = None) -> None:
+        self.max_offset = max_offset
         self.time = HybridTime(0, 0)
+        self.refused = 0
 
     def tick(self, now: Nanoseconds) -> HybridTime:
         """The time of an event here, when the physical clock shows ``now``."""
-        self.observe(now, self.time)
+        self._pass(now, self.time)
         return self.time
 
-    def observe(self, now: Nanoseconds, other: HybridTime) -> None:
-        """Take note of ``other``, from a message received when the physical clock shows ``now``; itself an event."""
+    def observe(self, now: Nanoseconds, other: HybridTime) -> bool:
+        """Take note of ``other``, from a message received when the physical clock shows ``now``; itself an event.
+
+        False for a time that is too far ahead: no note was taken, and the message must be, neither.
+        """
+        if self.is_ahead(now, other):
+            self.refused += 1
+            return False
+        self._pass(now, other)
+        return True
+
+    def restore(self, time: HybridTime) -> None:
+        """Go on from a ``time`` of this clock's own, or one it has taken note of, from before a restart."""
+        self.time = max(self.time, time)
+
+    def is_ahead(self, now: Nanoseconds, time: HybridTime) -> bool:
+        """Whether ``time`` is further ahead of a physical clock that shows ``now`` than clocks may differ."""
+        return self.max_offset is not None and time.physical - now > self.max_offset
+
+    def _pass(self, now: Nanoseconds, other: HybridTime) -> None:
         latest = max(self.time, other)
         if now > latest.physical:
             self.time = HybridTime(now, 0)

@@ -18,6 +18,9 @@ What a driver promises:
   but always a prefix of what was asked for; a `Snapshot` counts as one record here.
 - Messages may be lost, repeated, delayed and reordered. A sender's name can be trusted, its content only as far as
   its codec goes.
+- ``now`` is monotonic: it never goes back in an incarnation, and means nothing elsewhere. A process that needs the time
+  of day, to compare it with another node's, has ``reads_wall_clock = True``: it is handed `WallClock` first in every
+  step, and asks for nothing then. No other process sees one.
 - A timer name has at most one deadline: `SetTimer` replaces it. A `TimerFired` that was overtaken by `SetTimer` or
   `CancelTimer` is never delivered, unless it was at hand in the step that returned them.
 
@@ -90,11 +93,17 @@ class Persisted(msgspec.Struct, frozen=True, gc=False):
     token: int
 
 
+class WallClock(msgspec.Struct, frozen=True, gc=False):
+    """The time of day, in nanoseconds since 1970 as this node has it: it may be wrong, and may have been set back."""
+
+    time: Nanoseconds
+
+
 class Idle(msgspec.Struct, frozen=True, gc=False):
     """No other event is at hand: what was kept back to go out together goes now."""
 
 
-Event: TypeAlias = Started | Received | TimerFired | Requested | Persisted | Idle
+Event: TypeAlias = Started | Received | TimerFired | Requested | Persisted | WallClock | Idle
 
 IDLE = Idle()
 

@@ -20,7 +20,9 @@ class QuorumConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     ``n``, ``r``, ``w``: copies of a key, answers that make a read, acknowledgements that make a write.
     ``quorum``: see the package's docs. ``versions``: whether concurrent writes are all kept for the client to
-    reconcile, or the one with the latest timestamp wins (`clocks_decide`). ``linearizable``: as said there, too.
+    reconcile, or the one with the latest timestamp wins. ``max_clock_offset``: where clocks decide which one that is
+    (`clocks_decide`), by how much a timestamp may be ahead of a node's time of day; what is further ahead is not taken.
+    ``linearizable``: as said there, too.
     ``virtual_nodes``: places of each node on the ring. ``timeout``: an operation that has not come together by then is
     given up. ``patience``: a replica silent for so long gets a hint, and in a sloppy quorum a fallback.
     ``handoff_interval``: the least time between two attempts to hand hints over. ``anti_entropy_interval``: how often
@@ -33,6 +35,7 @@ class QuorumConfig(msgspec.Struct, frozen=True, kw_only=True):
     quorum: Literal["strict", "partial", "sloppy"] = "strict"
     versions: Literal["siblings", "last-writer-wins"] = "last-writer-wins"
     linearizable: bool = False
+    max_clock_offset: Nanoseconds = 500 * MILLISECOND
     virtual_nodes: int = 64
     timeout: Nanoseconds = 200 * MILLISECOND
     patience: Nanoseconds = 50 * MILLISECOND
@@ -44,7 +47,8 @@ class QuorumConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         n, r, w = self.n, self.r, self.w
-        for name in ("n", "virtual_nodes", "timeout", "patience", "handoff_interval", "anti_entropy_interval"):
+        positive = ("n", "max_clock_offset", "virtual_nodes", "timeout", "patience", "handoff_interval")
+        for name in (*positive, "anti_entropy_interval"):
             if getattr(self, name) < 1:
                 raise QuorumConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (1 <= r <= n and 1 <= w <= n):

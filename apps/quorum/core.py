@@ -30,6 +30,7 @@ from apps.process import (
     Started,
     TimerFired,
     Trace,
+    WallClock,
 )
 from apps.quorum import merkle, messages, trace
 from apps.quorum.config import QuorumConfig, QuorumConfigError
@@ -107,7 +108,8 @@ class Quorum:
         self.ring = Ring(nodes, config.virtual_nodes)
         self._config, self._random = config, random
         self._peers = tuple(peer for peer in nodes if peer != node)
-        self._clock = HybridClock()
+        self._clock = HybridClock(config.max_clock_offset if config.clocks_decide else None)
+        self.reads_wall_clock = config.clocks_decide
         self._actor = ""
         self._counter = 0
         self._written: dict[str, Versions] = {}  # what this actor has coordinated, see `versions`
@@ -120,11 +122,15 @@ class Quorum:
         self._records: list[messages.Record] = []
         self._token = self._synced = 0
         self._held: deque[_Held] = deque()
-        self._now: Nanoseconds = 0
+        # In a strict quorum it stays 0, and the hybrid clock counts as Lamport's does: a write is numbered one above
+        # all that its coordinator knows of (Lynch & Shvartsman 1997).
+        self._wall: Nanoseconds = 0
         self._effects: list[Effect] = []
 
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
-        self._now = now
+        if isinstance(event, WallClock):
+            self._wall = event.time
+            return []
         effects: list[Effect] = []
         self._effects = effects
         match event:
@@ -151,7 +157,8 @@ class Quorum:
             if isinstance(record, Boot):
                 boot = record.number + 1
             else:
-                self._observe(record.versions)
+                for version in record.versions:
+                    self._clock.restore(version.time)
                 self._put_away(record)
         self._actor, self._number = f"{self.node}#{boot}", boot << 32
         self._records.append(Boot(boot))
@@ -222,12 +229,10 @@ class Quorum:
         match message:
             case Fetch(number, key):
                 self._send(sender, Fetched(number, self._known(key)))
-            case Store(number, key, versions, owner) if owner is None or owner in (self.node, *self._peers):
-                self._observe(versions)
+            case Store(number, key, versions, owner) if self._may_own(owner) and self._takes(sender, versions):
                 self._keep(key, versions, owner if owner != self.node else None)
                 self._once_on_disk(sender, Stored(number))
-            case Fetched(number, versions) if number in self._operations:
-                self._observe(versions)
+            case Fetched(number, versions) if number in self._operations and self._takes(sender, versions):
                 self._on_fetched(self._operations[number], sender, versions)
             case Stored(number) if number in self._operations:
                 self._on_stored(self._operations[number], sender)
@@ -248,17 +253,19 @@ class Quorum:
     def _merge(self, versions: Iterable[Version]) -> Versions:
         return merge(versions, self.last_writer_wins)
 
-    def _observe(self, versions: Versions) -> None:
-        for version in versions:
-            self._clock.observe(self._reading(), version.time)
+    def _may_own(self, owner: NodeId | None) -> bool:
+        """Whether there is a node that a fallback could be keeping something for."""
+        return owner is None or owner == self.node or owner in self._peers
 
-    def _reading(self) -> Nanoseconds:
-        """What the physical clock shows, where it has a say in which write is the later one.
-
-        In a strict quorum it has none: a hybrid clock whose physical one stands still counts as Lamport's does, and a
-        write is numbered one above all that its coordinator knows of, as in Lynch & Shvartsman (1997).
+    def _takes(self, sender: NodeId, versions: Versions) -> bool:
+        """Take note of their times. False if one is so far ahead of this node's clock that one of the two clocks must
+        be wrong: then they count as lost on the way, which the protocol bears, until time has caught up.
         """
-        return 0 if self._asks_before_writing else self._now
+        for version in versions if sender != self.node else ():
+            if not self._clock.observe(self._wall, version.time):
+                self._trace(trace.Ahead(sender, version.time.physical - self._wall))
+                return False
+        return True
 
     # ---- the coordinator's part (Dynamo §4.5) --------------------------------------------------------------------
 
@@ -309,10 +316,15 @@ class Quorum:
 
     def _begin_write(self, operation: _Operation, write: _Write) -> None:
         key = operation.key
+        if self._clock.is_ahead(self._wall, self._clock.time):
+            operation.answered = True
+            reason = f"the time of day of {self.node} has gone back, by more than clocks may differ"
+            self._reply(operation.request, kv.Refused(reason))
+            return
         known = self._merge([*self._written.get(key, ()), *self._known(key), *operation.versions])
         context = context_of(known) if write.context is None else write.context
         self._counter += 1
-        time = self._clock.tick(self._reading())
+        time = self._clock.tick(self._wall)
         operation.new = Version(self._actor, self._counter, context, time, write.value, write.deleted)
         at = time.physical, time.logical
         self._trace(trace.Written(key, self._actor, self._counter, at, context))
@@ -492,9 +504,11 @@ class Quorum:
     def _on_exchange(
         self, sender: NodeId, leaves: Sequence[int], entries: Mapping[str, Versions], answer: bool
     ) -> None:
-        theirs = {key: versions for key, versions in entries.items() if self.node in self.replicas(key)}
-        for versions in theirs.values():
-            self._observe(versions)
+        theirs = {
+            key: versions
+            for key, versions in entries.items()
+            if self.node in self.replicas(key) and self._takes(sender, versions)
+        }
         news = sum(self._keep(key, versions) for key, versions in theirs.items())
         if news:
             self._trace(trace.Synchronised(sender, news))

@@ -80,6 +80,13 @@ class HandedOver(msgspec.Struct, frozen=True, tag_field="ev", tag="handoff", gc=
     owner: NodeId
 
 
+class Ahead(msgspec.Struct, frozen=True, tag_field="ev", tag="ahead", gc=False):
+    """A message of ``peer`` was not taken: what it brought was of a time ``by`` nanoseconds ahead of this node's."""
+
+    peer: NodeId
+    by: int
+
+
 class Synchronised(msgspec.Struct, frozen=True, tag_field="ev", tag="sync", gc=False):
     """Anti-entropy with ``peer`` brought so many keys that were missing or behind here."""
 

@@ -33,6 +33,7 @@ from apps.process import (
     Started,
     TimerFired,
     Trace,
+    WallClock,
 )
 from apps.runtime.config import Config, address
 from apps.runtime.disk import Disk
@@ -85,6 +86,7 @@ class Driver:
             }
             self._trace.write(time.monotonic_ns(), [header])
         self._process = kind.make()
+        self._reads_wall_clock = getattr(self._process, "reads_wall_clock", False)
         self._net = Transport(
             hello=Hello(
                 "splitbrain",
@@ -188,6 +190,8 @@ class Driver:
         self._now = now = time.monotonic_ns()
         handle, carry_out = self._process.handle, self._carry_out
         try:
+            if self._reads_wall_clock:
+                handle(now, WallClock(time.time_ns()))
             handled = len(events)
             for event in events:
                 for effect in handle(now, event):

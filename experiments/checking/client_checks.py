@@ -22,7 +22,7 @@ from experiments.scenario import Expect, Quorum, System
 UNPROMISED_PATIENCE = 1.0
 
 #: Faults of these kinds set clocks apart.
-CLOCK_FAULTS = frozenset({"drift"})
+CLOCK_FAULTS = frozenset({"drift", "skew"})
 
 
 def stale_checks(

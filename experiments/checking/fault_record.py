@@ -133,6 +133,10 @@ class FaultRecord(msgspec.Struct, frozen=True):
                 return f"{_listed(resolved.get('nodes', []))} {_were(resolved.get('nodes', []))} not heard by anyone"
             case "bit-flip":
                 return f"a bit of the log of {_listed(resolved.get('nodes', []))} changed"
+            case "drift":
+                return f"the clocks of {_listed(resolved.get('nodes', []))} ran at another rate"
+            case "skew":
+                return f"the time of day of {_listed(resolved.get('nodes', []))} was wrong"
             case "link-down":
                 return f"{_listed(resolved.get('links', []))} went down"
             case "flap":

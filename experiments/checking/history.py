@@ -216,6 +216,7 @@ def _time_and_rank(keyed: tuple[int, int, Event]) -> tuple[int, int]:
 
 
 class _FaultStep(msgspec.Struct, frozen=True):
+    fault: int
     kind: str
     step: str
     t: int
@@ -229,7 +230,13 @@ class _Epoch(msgspec.Struct, frozen=True):
 
 
 #: What Jepsen's nemeses call the start and the end of what they do, where it is not start-<kind> and stop-<kind>.
-_NEMESIS = {"impair": ("start-packet", "stop-packet"), "kill": ("kill", "start"), "pause": ("pause", "resume")}
+_NEMESIS = {
+    "impair": ("start-packet", "stop-packet"),
+    "kill": ("kill", "start"),
+    "pause": ("pause", "resume"),
+    "skew": ("bump-clock", "reset-clock"),
+    "strobe": ("strobe-clock", "reset-clock"),
+}
 
 _HEALED = {True: "healed", False: "not healed", None: "not measured"}
 
@@ -260,12 +267,16 @@ def merge_histories(run: Path) -> None:
 def _nemesis(path: Path) -> Iterator[Event]:
     data = path.read_bytes()
     decode = msgspec.json.Decoder(_FaultStep).decode
+    strobes: set[int] = set()
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), 1):
         try:
             step = decode(line)
         except msgspec.DecodeError as error:
             raise HistoryError(f"{path}:{number}: not a step of a fault: {error}") from None
-        start, stop = _NEMESIS.get(step.kind, (f"start-{step.kind}", f"stop-{step.kind}"))
+        if step.kind == "skew" and step.asked and step.asked.get("period"):
+            strobes.add(step.fault)
+        kind = "strobe" if step.fault in strobes else step.kind
+        start, stop = _NEMESIS.get(kind, (f"start-{kind}", f"stop-{kind}"))
         if step.step in ("asked", "applied"):
             yield Event("nemesis", "info", start, step.asked or step.resolved, step.t)
         elif step.step == "healed":

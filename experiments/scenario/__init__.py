@@ -16,6 +16,7 @@ from experiments.scenario.process_faults import (
     FullDisk,
     Mute,
     Pause,
+    Skew,
     SlowDisk,
 )
 from experiments.scenario.systems import Failover, Heartbeat, Maelstrom, Phi, Quorum, Raft, Swim, System
@@ -53,6 +54,7 @@ __all__ = [
     "Requirement",
     "Scenario",
     "ScenarioError",
+    "Skew",
     "SlowDisk",
     "Swim",
     "System",

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from experiments.scenario.reading import Table, choice, number, positive_duration
-from topologies.units import UnitError, parse_share
+from topologies.units import UnitError, parse_duration, parse_share
 
 
 class Mute(msgspec.Struct, frozen=True, tag="mute", tag_field="kind"):
@@ -57,12 +57,30 @@ class BitFlip(msgspec.Struct, frozen=True, tag="bit-flip", tag_field="kind"):
 
 
 class Drift(msgspec.Struct, frozen=True, tag="drift", tag_field="kind"):
-    """The clocks of these nodes run ``rate`` times as fast as time; what they gained or lost by that stays."""
+    """The clocks of these nodes run ``rate`` times as fast as time. What the monotonic ones gained or lost by that
+    stays; the time of day is set right when the fault ends.
+    """
 
     nodes: tuple[str, ...]
     rate: float
     at: int
     lasts: int
+
+
+class Skew(msgspec.Struct, frozen=True, tag="skew", tag_field="kind"):
+    """The time of day of these nodes jumps by ``offset``, forth or back, and is set right when the fault ends (Jepsen's
+    bump and reset); with a ``period`` above 0 it jumps there and back, once in each (strobe). Monotonic clocks go on.
+    """
+
+    nodes: tuple[str, ...]
+    offset: int
+    period: int
+    at: int
+    lasts: int
+
+    def stretched(self, factor: float) -> Skew:
+        """Its own durations times ``factor``."""
+        return msgspec.structs.replace(self, offset=round(self.offset * factor), period=round(self.period * factor))
 
 
 class Disorder(msgspec.Struct, frozen=True, tag="disorder", tag_field="kind"):
@@ -94,7 +112,7 @@ class CrashPoint(msgspec.Struct, frozen=True, tag="crash-point", tag_field="kind
 #: What nodes can die of at a `CrashPoint`: events of Raft's, quorum stores' and failure detectors' traces.
 MOMENTS = ("vote", "role", "append", "commit", "apply", "put", "keep", "ack", "handoff", "believe")
 
-ProcessFault: TypeAlias = Mute | Pause | SlowDisk | FullDisk | BitFlip | Drift | Disorder | CrashPoint
+ProcessFault: TypeAlias = Mute | Pause | SlowDisk | FullDisk | BitFlip | Drift | Skew | Disorder | CrashPoint
 
 #: ``read(table, nodes, at, lasts)``, where ``nodes()`` takes the nodes that the table names.
 Reader: TypeAlias = Callable[[Table, Callable[[], tuple[str, ...]], int, int], ProcessFault]
@@ -106,6 +124,11 @@ def _slow_disk(table: Table, nodes: Callable[[], tuple[str, ...]], at: int, last
 
 def _drift(table: Table, nodes: Callable[[], tuple[str, ...]], at: int, lasts: int) -> Drift:
     return Drift(nodes(), table.take("rate", _rate, default=1.0, required=True), at, lasts)
+
+
+def _skew(table: Table, nodes: Callable[[], tuple[str, ...]], at: int, lasts: int) -> Skew:
+    offset = table.take("offset", _offset, default=1, required=True)
+    return Skew(nodes(), offset, table.take("period", parse_duration, default=0), at, lasts)
 
 
 def _disorder(table: Table, nodes: Callable[[], tuple[str, ...]], at: int, lasts: int) -> Disorder:
@@ -132,6 +155,14 @@ def _rate(value: object) -> float:
     return rate
 
 
+def _offset(value: object) -> int:
+    back = isinstance(value, str) and value.startswith("-")
+    offset = parse_duration(value[1:] if back and isinstance(value, str) else value)
+    if not offset:
+        raise UnitError(f"{value!r} sets no clock off; a clock that is ahead has '200ms', one that is behind '-200ms'")
+    return -offset if back else offset
+
+
 def _partly(value: object) -> float:
     share = parse_share(value)
     if share >= 1:
@@ -146,6 +177,7 @@ READERS: Mapping[str, Reader] = {
     "full-disk": lambda table, nodes, at, lasts: FullDisk(nodes(), at, lasts),
     "bit-flip": lambda table, nodes, at, lasts: BitFlip(nodes(), at, lasts),
     "drift": _drift,
+    "skew": _skew,
     "disorder": _disorder,
     "crash-point": _crash_point,
 }

@@ -426,6 +426,7 @@ _QUORUM: _Parsers = {
     "quorum": choice("strict", "partial", "sloppy"),
     "versions": choice("last-writer-wins", "siblings"),
     "linearizable": flag,
+    "max_clock_offset": positive_duration,
     "virtual_nodes": whole(1),
     "timeout": positive_duration,
     "patience": positive_duration,

@@ -11,6 +11,7 @@ import msgspec
 from experiments.scenario.expect import Expect, read_expect
 from experiments.scenario.faults import Fault, Flap, read_fault
 from experiments.scenario.names import ScenarioError, directions, place
+from experiments.scenario.process_faults import Skew
 from experiments.scenario.reading import (
     Table,
     choice,
@@ -141,7 +142,7 @@ def stretched(scenario: Scenario, time_scale: float) -> Scenario:
         workload=scenario.workload.stretched(factor),
         faults=tuple(
             msgspec.structs.replace(
-                fault.stretched(factor) if isinstance(fault, Flap) else fault,
+                fault.stretched(factor) if isinstance(fault, Flap | Skew) else fault,
                 at=round(fault.at * factor),
                 lasts=round(fault.lasts * factor),
             )

@@ -30,10 +30,11 @@ from apps.process import (
     Started,
     TimerFired,
     Trace,
+    WallClock,
 )
 from experiments.simulation.binary import Binary
 from experiments.simulation.disk import Disk
-from experiments.simulation.kernel import Kernel
+from experiments.simulation.kernel import DAY_NS, Kernel
 from experiments.simulation.network import Endpoint
 
 #: The client's name of whoever started this process, as in the runtime.
@@ -48,20 +49,52 @@ _NEVER = 1 << 62
 
 
 class Clock:
-    """A clock that runs ``rate`` times as fast as time does, from a moment on at which it showed what it shows then."""
+    """A node's two clocks, which one oscillator drives: the monotonic one, and the time of day, which can be set.
+
+    They run ``rate`` times as fast as time does, from a moment on at which they showed what they showed then.
+    """
 
     def __init__(self) -> None:
         self.rate = 1.0
         self._since: Nanoseconds = 0
         self._showed: Nanoseconds = 0
+        self._gained: Nanoseconds = 0
+        self._skews: dict[int, tuple[Nanoseconds, Nanoseconds, Nanoseconds]] = {}
+        self._skewed = 0
 
     def read(self, now: Nanoseconds) -> Nanoseconds:
+        """The monotonic clock."""
         passed = now - self._since
         return self._showed + (passed if self.rate == 1.0 else int(passed * self.rate))
 
     def set_rate(self, now: Nanoseconds, rate: float) -> None:
-        """Run at ``rate`` from ``now`` on; a clock of ours is monotonic, so it is never set back."""
+        """Run at ``rate`` from ``now`` on. At 1 the time of day is set right, as by NTP; the monotonic clock keeps what
+        it has gained or lost.
+        """
+        self._gained = self._drifted(now)
         self._showed, self._since, self.rate = self.read(now), now, rate
+
+    def wall(self, now: Nanoseconds) -> Nanoseconds:
+        """The time of day, in nanoseconds since 1970."""
+        shows = DAY_NS + now + self._drifted(now)
+        for offset, period, since in self._skews.values():
+            if not period or (now - since) // period % 2 == 0:
+                shows += offset
+        return shows
+
+    def _drifted(self, now: Nanoseconds) -> Nanoseconds:
+        if self.rate == 1.0:
+            return 0
+        return self._gained + (self.read(now) - self._showed) - (now - self._since)
+
+    def skew(self, now: Nanoseconds, offset: Nanoseconds, period: Nanoseconds) -> int:
+        """Set the time of day off by ``offset`` until `set_right`; with a ``period``, there and back after each."""
+        self._skewed += 1
+        self._skews[self._skewed] = offset, period, now
+        return self._skewed
+
+    def set_right(self, skew: int) -> None:
+        del self._skews[skew]
 
 
 class Driver:
@@ -89,6 +122,7 @@ class Driver:
         self.done = False
         self._kernel, self._endpoint, self._died = kernel, endpoint, died
         self._disk, self._clock, self._child = disk, clock, child
+        self._wall = clock if getattr(process, "reads_wall_clock", False) else None
         self._inbox: list[Event] = []
         self._due: list[tuple[str, Nanoseconds]] = []
         self._timers: dict[str, Nanoseconds] = {}
@@ -185,6 +219,8 @@ class Driver:
         handle, carry_out = self.process.handle, self._carry_out
         handled = len(events)
         try:
+            if self._wall is not None:
+                handle(now, WallClock(self._wall.wall(kernel_now)))
             for event in events:
                 for effect in handle(now, event):
                     carry_out[type(effect)](effect)

@@ -9,7 +9,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, SlowDisk
+from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, Skew, SlowDisk
 from experiments.simulation.network import Unruly
 from experiments.simulation.world import SimulatedWorld, Trap
 from experiments.strikes import STRIKES, KillStrike, Record, Strike
@@ -50,6 +50,11 @@ class _FullDiskStrike(_NodesStrike):
 class _DriftStrike(_NodesStrike):
     def strike(self, node: str) -> int:
         return self.world.set_clock(node, self.fault.rate)
+
+
+class _SkewStrike(_NodesStrike):
+    def strike(self, node: str) -> int:
+        return self.world.skew_clock(node, self.fault.offset, self.fault.period)
 
 
 class _BitFlipStrike(KillStrike):
@@ -103,6 +108,7 @@ SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     FullDisk: _FullDiskStrike,
     BitFlip: _BitFlipStrike,
     Drift: _DriftStrike,
+    Skew: _SkewStrike,
     Disorder: _DisorderStrike,
     CrashPoint: _CrashPointStrike,
 }

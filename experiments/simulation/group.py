@@ -28,9 +28,10 @@ from apps.process import (
     Started,
     TimerFired,
     Trace,
+    WallClock,
     step,
 )
-from experiments.simulation.kernel import Kernel
+from experiments.simulation.kernel import DAY_NS, Kernel
 
 _MILLISECOND = 1_000_000
 
@@ -70,7 +71,8 @@ class Group:
     """``make(node, random)`` builds the process of each incarnation. ``starts``: when nodes come up, if not at once.
 
     ``evidence`` is what they left, ``sent`` how many messages each has sent, ``replies`` and ``replied`` what requests
-    were answered, and when, by their number. ``on_step`` is called with the name of whoever has just taken a step.
+    were answered, and when, by their number. ``wall``: by how much a node's time of day is ahead; set it as you like.
+    ``on_step`` is called with the name of whoever has just taken a step.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Group:
         self.sent = dict.fromkeys(self.names, 0)
         self.replies: dict[int, Any] = {}
         self.replied: dict[int, Nanoseconds] = {}
+        self.wall: dict[NodeId, Nanoseconds] = {}
         self.on_step: Callable[[NodeId], None] = lambda name: None
         self._kernel = Kernel()
         self._seed, self._make = seed, make
@@ -210,6 +213,8 @@ class Group:
     def _step(self, name: NodeId, events: list[Event]) -> None:
         node, kernel = self._nodes[name], self._kernel
         now = kernel.now
+        if getattr(node.process, "reads_wall_clock", False):
+            node.process.handle(now, WallClock(DAY_NS + now + self.wall.get(name, 0)))
         for effect in step(node.process, now, events):
             match effect:
                 case Send(to, message):

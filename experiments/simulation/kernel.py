@@ -15,6 +15,9 @@ from typing import Any
 
 from apps.process import Nanoseconds
 
+#: The time of day when virtual time begins, for whoever looks: 2000-01-01, in nanoseconds since 1970.
+DAY_NS: Nanoseconds = 946_684_800 * 1_000_000_000
+
 
 class Kernel:
     """The heap. ``now`` is the present, ``events`` counts what has happened so far."""

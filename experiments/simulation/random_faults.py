@@ -28,6 +28,7 @@ from experiments.scenario import (
     Quorum,
     Raft,
     Scenario,
+    Skew,
     SlowDisk,
     Swim,
 )
@@ -67,7 +68,13 @@ def with_random_faults(
     begin = int(scenario.duration * QUIET_START)
     end = int(scenario.duration * (1 - QUIET_END))
     moments = [begin + int(random.random() * (end - begin)) for _ in range(1 + int(random.random() * MOST_MOMENTS))]
-    kinds: Sequence[_Maker] = [make for fault, make in _KINDS if possible is None or fault in possible]
+    kinds: Sequence[_Maker] = [
+        make
+        for fault, make in _KINDS
+        if (possible is None or fault in possible)
+        # The time of day means nothing to the others.
+        and (fault is not Skew or isinstance(scenario.system, Quorum))
+    ]
     if most_kinds is not None:
         kinds = [_pick(random, kinds) for _ in range(1 + int(random.random() * most_kinds))]
     faults: list[Any] = []
@@ -162,6 +169,11 @@ def _drift(scenario: Scenario, random: Random, at: int, lasts: int) -> Drift:
     return Drift(_some(scenario, random), _pick(random, (0.5, 0.9, 1.1, 2.0)), at, lasts)
 
 
+def _skew(scenario: Scenario, random: Random, at: int, lasts: int) -> Skew:
+    offset = _pick(random, (20, 200, 800)) * _pick(random, (1, -1)) * _MILLISECOND
+    return Skew(_some(scenario, random), offset, _pick(random, (0, 0, 100)) * _MILLISECOND, at, lasts)
+
+
 def _disorder(scenario: Scenario, random: Random, at: int, lasts: int) -> Disorder:
     late = int(scenario.system.timeouts[1] * (0.1 + 2 * random.random()))
     return Disorder(_pick(random, (0.0, 0.02, 0.2)), _pick(random, (0.0, 0.1)), 0.05, late, at, lasts)
@@ -197,6 +209,7 @@ _KINDS: tuple[tuple[type[Any], _Maker], ...] = (
     (FullDisk, _full_disk),
     (BitFlip, _bit_flip),
     (Drift, _drift),
+    (Skew, _skew),
     (Disorder, _disorder),
     (CrashPoint, _crash_point),
 )

@@ -29,7 +29,7 @@ AFTERMATH_NS = 1_500_000_000
 LEAST_LATER_NS = 50_000_000
 
 #: What faults have that is written as a duration.
-SPANS = ("at", "lasts", "late", "down", "period", "jitter")
+SPANS = ("at", "lasts", "late", "down", "period", "jitter", "offset")
 
 _replace = msgspec.structs.replace
 

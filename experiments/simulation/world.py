@@ -64,7 +64,7 @@ class SimulatedWorld:
     """Lives in the running loop, which is a `Loop`. All that happens in it is told to ``recorder``.
 
     Beside what every world can do to its processes there are faults here that only a simulation has: `slow_disk`,
-    `fill_disk`, `set_clock`, `set_trap`, `flip_bit`. Each but the last returns a handle for `lift`.
+    `fill_disk`, `set_clock`, `skew_clock`, `set_trap`, `flip_bit`. Each but the last returns a handle for `lift`.
     """
 
     def __init__(self, scenario: Scenario, placement: dict[str, str], recorder: Recorder) -> None:
@@ -301,10 +301,18 @@ class SimulatedWorld:
         return self._disks[node].flip()
 
     def set_clock(self, node: NodeId, rate: float) -> int:
-        """The node's clock runs ``rate`` times as fast as time from now on; lifted, as fast again."""
+        """The node's clocks run ``rate`` times as fast as time from now on; lifted, as fast again."""
         clock = self._clocks[node]
         clock.set_rate(self.kernel.now, rate)
         return self._held(lambda: clock.set_rate(self.kernel.now, 1.0))
+
+    def skew_clock(self, node: NodeId, offset: Nanoseconds, period: Nanoseconds) -> int:
+        """The node's time of day is off by ``offset``, until that is lifted; its monotonic clock goes on. With a
+        ``period``, it jumps there and back after each.
+        """
+        clock = self._clocks[node]
+        skew = clock.skew(self.kernel.now, offset, period)
+        return self._held(lambda: clock.set_right(skew))
 
     def set_trap(self, trap: Trap) -> int:
         """Nodes die of what they do, until it is lifted; they are started again all the same."""

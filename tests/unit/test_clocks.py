@@ -65,6 +65,41 @@ def test_vectors_are_causality_and_the_other_clocks_agree_with_it(
 
 
 @settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 100), st.none() | st.integers(0, 200)), max_size=30))
+def test_a_bounded_clock_is_never_further_ahead_than_its_bound_and_rises_whatever_it_hears_and_shows(
+    steps: list[tuple[int, int | None]],
+) -> None:
+    clock, latest, refused = HybridClock(10), 0, 0
+    for reading, heard in steps:
+        before, latest = clock.time, max(latest, reading)
+        if heard is None:
+            assert clock.tick(reading) > before
+        else:
+            taken = clock.observe(reading, HybridTime(heard, 0))
+            assert taken is (heard <= reading + 10)
+            assert clock.time > max(before, HybridTime(heard, 0)) if taken else clock.time == before
+            refused += not taken
+        assert clock.time.physical <= latest + 10
+    assert clock.refused == refused
+
+
+def test_a_clock_that_is_restored_goes_on_from_where_it_was_though_its_physical_clock_was_set_back() -> None:
+    clock = HybridClock(10)
+    clock.restore(HybridTime(1000, 3))
+    assert clock.tick(5) == HybridTime(1000, 4)
+    assert clock.is_ahead(5, clock.time)
+
+
+def test_where_the_physical_clock_stands_still_a_hybrid_one_counts_as_lamports_does() -> None:
+    hybrid, lamport = HybridClock(), Lamport()
+    for heard in (None, 7, None, 3, None):
+        if heard is not None:
+            hybrid.observe(0, HybridTime(0, heard))
+            lamport.receive(heard)
+        assert hybrid.tick(0) == HybridTime(0, lamport.tick())
+
+
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(1, 1000), st.integers(1, 10**12), st.integers(0, 5))
 def test_full_jitter_stays_below_the_doubled_base_and_the_cap(attempt: int, base: int, cap: int, seed: int) -> None:
     assert 0 <= full_jitter(attempt, base, cap, Random(seed)) < min(cap, base * 2**attempt) or cap == 1

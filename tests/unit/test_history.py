@@ -287,6 +287,21 @@ def test_a_runs_history_is_made_of_what_its_clients_and_faults_left_up_to_where_
     assert found[2].value == resolved
 
 
+def test_faults_of_clocks_have_jepsens_names(tmp_path: Path) -> None:
+    write_lines(tmp_path / "manifest.json", {"epoch": 1000})
+    write_lines(
+        tmp_path / "faults.jsonl",
+        {"fault": 0, "kind": "skew", "step": "asked", "t": 1, "asked": {"offset": 5, "period": 0}},
+        {"fault": 1, "kind": "skew", "step": "asked", "t": 2, "asked": {"offset": 5, "period": 1}},
+        {"fault": 1, "kind": "skew", "step": "applied", "t": 3, "resolved": {"nodes": ["n1"]}},
+        {"fault": 0, "kind": "skew", "step": "healed", "t": 4, "effective": True},
+        {"fault": 1, "kind": "skew", "step": "healed", "t": 5, "effective": True},
+    )
+    merge_histories(tmp_path)
+    names = [event.f for event in read_history(tmp_path / "history.jsonl").events]
+    assert names == ["bump-clock", "strobe-clock", "strobe-clock", *["reset-clock"] * 4]
+
+
 def test_a_run_that_ended_before_its_workload_has_no_history(tmp_path: Path) -> None:
     write_lines(tmp_path / "manifest.json", {"seed": 1})
     with pytest.raises(HistoryError, match="ended before its workload began"):

@@ -23,6 +23,7 @@ from experiments.scenario import (
     Pause,
     Raft,
     ScenarioError,
+    Skew,
     SlowDisk,
     directions,
     load,
@@ -199,6 +200,13 @@ rate = 1.05
 at = "6s"
 for = "1s"
 [[fault]]
+kind = "skew"
+nodes = ["n2"]
+offset = "-200ms"
+period = "50ms"
+at = "6s"
+for = "1s"
+[[fault]]
 kind = "disorder"
 loss = "2%"
 stray = 0.1
@@ -224,6 +232,7 @@ def test_processes_disks_clocks_and_the_transport_have_faults_of_their_own() -> 
         FullDisk(("n1",), 4 * s, s),
         BitFlip(("n1",), 5 * s, s),
         Drift(("n1",), 1.05, 6 * s, s),
+        Skew(("n2",), -200_000_000, 50_000_000, 6 * s, s),
         Disorder(0.02, 0.0, 0.1, 100_000_000, 7 * s, s),
         CrashPoint("vote", 0.5, 300_000_000, 8 * s, s),
     )
@@ -234,9 +243,10 @@ def test_processes_disks_clocks_and_the_transport_have_faults_of_their_own() -> 
     [
         ("factor = 50", "factor = 0.5", "fault[2].factor: 0.5 is not a number, 1 or more"),
         ("rate = 1.05", "rate = 1000", "fault[5].rate: 1000 is not a rate from 0.01 to 100"),
-        ('late = "100ms"', "", "fault[6].late: is missing"),
-        ('loss = "2%"', "loss = 1", "fault[6].loss: 1: some messages must get through"),
-        ('event = "vote"', 'event = "votes"', "fault[7].event: 'votes' is not one of vote"),
+        ('offset = "-200ms"', 'offset = "-0s"', "fault[6].offset: '-0s' sets no clock off"),
+        ('late = "100ms"', "", "fault[7].late: is missing"),
+        ('loss = "2%"', "loss = 1", "fault[7].loss: 1: some messages must get through"),
+        ('event = "vote"', 'event = "votes"', "fault[8].event: 'votes' is not one of vote"),
         ('nodes = ["leader"]', 'nodes = ["leaders"]', "fault[0].nodes: 'leaders' is neither a node"),
     ],
 )

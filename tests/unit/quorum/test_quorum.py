@@ -7,7 +7,7 @@ import pytest
 from apps import kv
 from apps.process import NodeId, Requested
 from apps.quorum import Found, Get, Put, Quorum, QuorumConfig, QuorumConfigError
-from apps.quorum.trace import Acknowledged, HandedOver, Repaired, Synchronised
+from apps.quorum.trace import Acknowledged, Ahead, HandedOver, Repaired, Synchronised
 from experiments.checking.linearizability import check
 from experiments.checking.models import model_for
 from experiments.simulation.group import Conditions
@@ -227,6 +227,47 @@ def test_a_restarted_coordinator_uses_no_dot_twice() -> None:
     cluster.do("n1", Put("k", "after", {}))
     assert sorted(cluster.do("n2", Get("k")).values) == ["after", "before"]
     assert cluster.at_the_end() == []
+
+
+BY_CLOCKS = QuorumConfig(n=3, r=2, w=2, quorum="partial", read_repair=False, **QUIET)  # type: ignore[arg-type]
+
+
+def two_writes(config: QuorumConfig) -> object:
+    """One after the other, the first by a node whose time of day is 300 ms ahead; what is read then."""
+    cluster = Cluster(config)
+    replicas, _ = apart(cluster)
+    cluster.wall[replicas[0]] = 300 * MS
+    cluster.partition(replicas[:2])  # the next coordinator hears nothing of it
+    assert cluster.do(replicas[0], kv.Write("k", "first"), 20 * MS) == kv.Done()
+    cluster.heal()
+    assert cluster.do(replicas[2], kv.Write("k", "second"), 20 * MS) == kv.Done()
+    return cluster.do(replicas[2], kv.Read("k"))
+
+
+def test_a_fast_clock_overtakes_a_later_write_except_in_a_strict_quorum_which_asks_before_it_writes() -> None:
+    assert two_writes(BY_CLOCKS) == kv.Done("first")
+    assert two_writes(QuorumConfig(**QUIET)) == kv.Done("second")  # type: ignore[arg-type]
+
+
+def test_what_comes_from_a_clock_that_is_too_far_ahead_is_not_taken_until_time_has_caught_up() -> None:
+    cluster = Cluster(BY_CLOCKS)
+    replicas, others = apart(cluster)
+    cluster.wall[replicas[0]] = 2_000 * MS
+    assert isinstance(cluster.do(replicas[0], kv.Write("k", "too early")), kv.Unsure)
+    refused = [event for _, _, event in cluster.evidence if isinstance(event, Ahead)]
+    assert {event.peer for event in refused} == {replicas[0]}
+    assert all(1_900 * MS < event.by <= 2_000 * MS for event in refused)
+    assert all("k" not in cluster.process(name).store for name in NAMES if name != replicas[0])
+    cluster.wall.clear()
+    # It knows now that its last write was of a time yet to come, and what it is asked to write would be, too.
+    said = cluster.do(replicas[0], kv.Write("k", "and again"))
+    assert said == kv.Refused(f"the time of day of {replicas[0]} has gone back, by more than clocks may differ")
+    assert cluster.do(others[0], kv.Write("k", "in time")) == kv.Done()
+    assert cluster.do(others[0], kv.Read("k")) == kv.Done("in time")
+    cluster.run(2_000 * MS)
+    assert cluster.do(replicas[0], kv.Write("k", "at last")) == kv.Done()
+    assert cluster.do(others[0], kv.Read("k")) == kv.Done("at last")
+    assert cluster.violations == []
 
 
 def test_compare_and_set_is_refused_with_the_reason() -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from apps.quorum import QuorumConfig
-from experiments.scenario import Drift, Expect, Fault, Quorum, Register, Scenario, Swim, load
+from experiments.scenario import Drift, Expect, Fault, Quorum, Register, Scenario, Skew, Swim, load
 from experiments.simulation.campaign import prepared
 from experiments.simulation.seed import Outcome, play_seed
 from tests.unit.simulation import leaderless
@@ -45,6 +45,9 @@ def strict(fault: Fault, seed: int) -> Scenario:
 
 CLOCK_FAULTS = {
     "drift by 1 %": Drift(("n1",), 1.01, 1_000 * MS, 5_000 * MS),
+    "ahead": Skew(("n1",), 300 * MS, 0, 1_000 * MS, 5_000 * MS),
+    "an hour behind": Skew(("n1", "n2"), -3_600_000 * MS, 0, 0, 6_000 * MS),
+    "strobe": Skew(("n1",), 200 * MS, 50 * MS, 1_000 * MS, 5_000 * MS),
     "drift by 1 % the other way": Drift(("n1",), 0.99, 1_000 * MS, 5_000 * MS),
 }
 
@@ -64,7 +67,7 @@ def test_the_same_quorum_without_a_look_before_the_write_misses_some_once_clocks
         scenario = msgspec.structs.replace(strict(CLOCK_FAULTS["drift by 1 %"], 1), system=system)
         return play_seed(msgspec.structs.replace(scenario, faults=faults))
 
-    fast = Drift(("n1",), 2.0, 1_000 * MS, 6_000 * MS)
+    fast = Skew(("n1",), 300 * MS, 0, 1_000 * MS, 6_000 * MS)
     partial = played_as("partial", fast)
     assert partial.valid is True, partial.broken  # it has not promised otherwise
     assert partial.staleness

@@ -28,14 +28,16 @@ from experiments.scenario import (
     Partition,
     Pause,
     Scenario,
+    Skew,
     SlowDisk,
     load,
     place,
 )
 from experiments.schedule import Schedule
 from experiments.simulation.campaign import play_seeds, spread, summarise
+from experiments.simulation.driver import Clock
 from experiments.simulation.faults import SIMULATED_STRIKES
-from experiments.simulation.kernel import Loop
+from experiments.simulation.kernel import DAY_NS, Loop
 from experiments.simulation.random_faults import with_random_faults
 from experiments.simulation.recording import OnlineRecorder, TextRecorder
 from experiments.simulation.seed import play_seed, play_traced
@@ -132,6 +134,7 @@ def test_a_run_in_virtual_time_leaves_the_folder_of_a_run_and_the_evidence_of_a_
         SlowDisk(("n3",), 20.0, 2 * SECOND, SECOND),
         FullDisk(("n4",), 4 * SECOND, SECOND),
         Drift(("n5",), 1.1, SECOND, 8 * SECOND),
+        Skew(("n1",), -SECOND, 0, SECOND, SECOND),
         Disorder(0.01, 0.01, 0.01, 50 * MS, 6 * SECOND, SECOND),
         CrashPoint("vote", 1.0, 50 * MS, 8 * SECOND, SECOND),
         BitFlip(("n2",), 9500 * MS, 500 * MS),
@@ -249,6 +252,29 @@ def test_a_clock_that_runs_fast_lets_its_timeouts_run_out_early() -> None:
     outcome = play_seed(short(Drift(("n1",), 10.0, SECOND, 3 * SECOND)))
     assert outcome.valid is True
     assert outcome.elections <= 1
+
+
+def test_a_skew_sets_the_time_of_day_and_no_monotonic_clock_and_a_strobe_sets_it_there_and_back() -> None:
+    clock = Clock()
+    bump, strobe = clock.skew(10 * MS, -SECOND, 0), clock.skew(20 * MS, 5, 10 * MS)
+    assert clock.read(25 * MS) == 25 * MS
+    assert clock.wall(25 * MS) == DAY_NS + 25 * MS - SECOND + 5
+    assert clock.wall(30 * MS) == DAY_NS + 30 * MS - SECOND
+    assert clock.wall(41 * MS) == DAY_NS + 41 * MS - SECOND + 5
+    clock.set_right(bump)
+    clock.set_right(strobe)
+    assert clock.wall(50 * MS) == DAY_NS + 50 * MS
+
+
+def test_when_a_clock_runs_right_again_its_time_of_day_is_right_and_its_monotonic_one_keeps_what_it_gained() -> None:
+    clock = Clock()
+    clock.set_rate(SECOND, 2.0)
+    clock.set_rate(3 * SECOND, 0.5)
+    assert clock.read(5 * SECOND) == 6 * SECOND
+    assert clock.wall(5 * SECOND) == DAY_NS + 6 * SECOND
+    clock.set_rate(5 * SECOND, 1.0)
+    assert clock.read(6 * SECOND) == 7 * SECOND
+    assert clock.wall(6 * SECOND) == DAY_NS + 6 * SECOND
 
 
 # ---------------------------------------------------------------------------------------------------------------------
