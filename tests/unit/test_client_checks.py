@@ -9,7 +9,7 @@ import pytest
 from experiments.checking.binaries import echo_checks
 from experiments.checking.client_checks import client_checks, stale_checks
 from experiments.checking.history import Operation
-from experiments.scenario import Expect
+from experiments.scenario import Expect, Quorum
 
 
 def done(f: str, value: Any, type: Any, error: Any = None, result: Any = None) -> Operation:
@@ -26,7 +26,7 @@ UNSERVED = [
 @pytest.mark.parametrize("promised", [True, False])
 def test_where_no_operation_succeeded_nothing_is_linearizable_or_kept(promised: bool) -> None:
     checks = client_checks("history", UNSERVED, 1.0, promised=promised)
-    checks += stale_checks("history", UNSERVED, 1.0, Expect(linearizable=False), fresh=promised)[1]
+    checks += stale_checks("history", UNSERVED, 1.0, Expect(linearizable=False), Quorum(), [])[1]
     assert {check.valid for check in checks} == {"unknown"}
     assert all("no operation succeeded" in check.summary for check in checks)
 

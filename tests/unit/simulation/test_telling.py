@@ -107,7 +107,7 @@ def test_a_replay_that_is_stopped_says_where_every_node_stood_and_is_in_doubt() 
 
 
 def test_a_replay_that_was_asked_for_json_prints_nothing_else(capfdbinary: Any) -> None:
-    status, text = replayed(mutant(), until=SECOND, show=True, as_json=True)
+    status, text = replayed(mutant(), until=4 * SECOND, show=True, as_json=True)
     printed = msgspec.json.decode(capfdbinary.readouterr().out)
     assert (status, text) == (1, "")
     assert printed["outcome"]["valid"] is False
