@@ -12,10 +12,15 @@ LINK_NS = 20_000
 
 
 class Lane:
-    """``cuts``: how many faults hold the link down. ``impairments``: what was put on it, the last one is in force."""
+    """``cuts``: how many faults hold the link down. ``impairments``: what was put on it, the last one is in force.
 
-    def __init__(self, name: str, random: Random) -> None:
+    ``narrow``: its MTU, in bytes of IP packet, where it silently drops what is sent by those who think that more fits;
+    else 0. What is too large is for those to know who cut it to packets: `cross` does not ask.
+    """
+
+    def __init__(self, name: str, random: Random, narrow: int = 0) -> None:
         self.name = name
+        self.narrow = narrow
         self.cuts = 0
         self.impairments: dict[int, Impairment] = {}
         self._random = random

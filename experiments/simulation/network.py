@@ -35,7 +35,8 @@ from experiments.simulation.kernel import Kernel
 from experiments.simulation.lane import LINK_NS, Lane
 from experiments.simulation.sampling import STEPS, quantile_table
 from topologies.impairment import Impairment, expected_delay
-from topologies.plan import FabricPlan, Link
+from topologies.plan import HOST_MTU, FabricPlan, Link
+from topologies.tenants import OVERHEAD as TUNNEL_BYTES
 
 #: What a frame takes beyond the links: sockets, wake-ups and the wait for a processor. Fitted, so that operations take
 #: as long as on the fabric of a machine that does nothing else (docs/simulator.md).
@@ -69,8 +70,11 @@ DIAL_EVERY_NS = 200_000_000
 BACKOFF_NS = (20_000_000, 500_000_000)
 GOOD_AFTER_NS = 1_000_000_000
 
-#: Ethernet, IP and TCP headers with time stamps.
-HEADER_BYTES = 66
+#: Ethernet, IP and TCP headers with time stamps, without a tunnel.
+ETHERNET_BYTES = 14
+HEADER_BYTES = ETHERNET_BYTES + 20 + 20 + 12
+#: What a transport's frame begins with (`apps.runtime.framing`).
+_PREFIX_BYTES = 5
 _SMALL = 100
 
 Deliver = Callable[[list[Event]], None]
@@ -101,7 +105,8 @@ class Endpoint(Protocol):
 class Network:
     """``placement`` gives the host of every process, ``nodes`` are those that are dialled.
 
-    ``dropped`` counts frames for peers to whom no connection was up.
+    ``tenant``: the processes live in that one's members. ``dropped`` counts frames for peers to whom no connection was
+    up.
     """
 
     def __init__(
@@ -112,8 +117,11 @@ class Network:
         nodes: Sequence[NodeId],
         silence: Nanoseconds,
         seed: int,
+        tenant: str = "",
     ) -> None:
         self.kernel, self.plan, self.placement, self.nodes = kernel, plan, placement, nodes
+        self.header_bytes = HEADER_BYTES + (TUNNEL_BYTES if tenant else 0)
+        self.segment_bytes = segment_bytes(plan, tenant)
         self.silence = silence
         self.random = Random(f"{seed} network")
         self.version = 0
@@ -124,7 +132,13 @@ class Network:
         self.calls: dict[tuple[NodeId, NodeId], Call] = {}
         self._seed = seed
         self._probes = Random(f"{seed} probes")
-        self._lanes = {way: Lane(way, Random(f"{seed} {way}")) for link in plan.links for way in link.directions}
+        full = self.segment_bytes + self.header_bytes - ETHERNET_BYTES
+        silent = plan.dataplane != "routed"
+        self._lanes = {
+            way: Lane(way, Random(f"{seed} {way}"), plan.mtu_of(link) if silent and plan.mtu_of(link) < full else 0)
+            for link in plan.links
+            for way in link.directions
+        }
         self._forwarding = Forwarding(plan, seed)
         self._links = {way: link for link in plan.links for way in link.directions}
         self._dead: frozenset[str] = frozenset()  # links, as their own ends have just found
@@ -280,7 +294,12 @@ class Network:
         """Whether nothing can happen to a packet on ``path``."""
         if path is None or (sender, receiver) in self._hostile:
             return False
-        return not any(lane.cuts or lane.impairments for lane in path)
+        return not any(lane.cuts or lane.impairments or lane.narrow for lane in path)
+
+    def room(self, path: Sequence[Lane] | None) -> int | None:
+        """How many bytes a TCP segment may carry to fit through ``path``; None where all that are sent do."""
+        narrow = [lane.narrow for lane in path or () if lane.narrow]
+        return min(narrow) + ETHERNET_BYTES - self.header_bytes if narrow else None
 
     def probe(self, sender: str, receiver: str) -> bool:
         """Whether a packet of its own flow gets through, if no impairment has it lost."""
@@ -288,6 +307,14 @@ class Network:
         if path is None or (sender, receiver) in self._hostile:
             return False
         return not any(lane.cuts for lane in path)
+
+
+def segment_bytes(plan: FabricPlan, tenant: str) -> int:
+    """The most that TCP puts into one segment between hosts, or between members of ``tenant``, beside its headers."""
+    headers = HEADER_BYTES - ETHERNET_BYTES
+    if not tenant:
+        return plan.host_mtu - headers
+    return min(HOST_MTU - 40, plan.tenant(tenant).mss or HOST_MTU) - (headers - 40)
 
 
 class ProcessEndpoint:
@@ -452,6 +479,7 @@ class Stream:
         self._version = -1
         self._path: list[Lane] | None = None
         self._clear = False
+        self._room: int | None = None
         self._latency: Nanoseconds = 0
         self._last_out: Nanoseconds = 0
         self._unacknowledged: deque[Segment] = deque()
@@ -495,19 +523,28 @@ class Stream:
             stream._version = network.version
             stream._path = network.path(stream._here, stream._there, stream._flow)
             stream._latency = LINK_NS * len(stream._path) if stream._path else LOOPBACK_NS
+            stream._room = network.room(stream._path)
             clear = clear and network.is_clear(stream._here, stream._there, stream._path)
         self._clear = self.reverse._clear = clear
 
     def _size(self, events: list[Event]) -> int:
-        """Bytes on the wire; only a link with a rate asks."""
-        if not any(lane.impairment and lane.impairment.rate for lane in self._path or ()):
-            return _SMALL
-        return HEADER_BYTES + len(msgspec.msgpack.encode([_content(event) for event in events]))
+        """Bytes on the wire; only a link with a rate, or one that is narrow, asks."""
+        limited = any(lane.narrow or (lane.impairment and lane.impairment.rate) for lane in self._path or ())
+        return self._network.header_bytes + _payload(events) if limited else _SMALL
+
+    def _fits(self, size: int) -> bool:
+        """Whether every segment of a frame of ``size`` bytes, with headers, passes the links on the way.
+
+        All but the last are full, and what is narrower than a full one is on the way: so the frame has to be one small.
+        """
+        return self._room is None or size - self._network.header_bytes <= self._room
 
     def _send_unruly(self, events: list[Event], departs: Nanoseconds, unruly: Unruly) -> None:
         """Every message for itself, and nobody asks what became of it."""
         draw = self._network.random.random
         for event in events:
+            if not self._fits(self._size([event])):
+                continue
             while draw() >= unruly.loss:
                 arrives = self.carry(departs)
                 if arrives is not None:
@@ -521,7 +558,7 @@ class Stream:
     def _transmit(self, segment: Segment, now: Nanoseconds) -> None:
         segment.sent = now
         arrives = self.carry(now, segment.size)
-        if arrives is None:
+        if arrives is None or not self._fits(segment.size):
             return
         if segment.arrived is None:
             segment.arrived = arrives
@@ -586,10 +623,15 @@ class Stream:
         return LEAST_RTO_NS + LINK_NS * len(lanes) + held
 
 
+def _payload(events: list[Event]) -> int:
+    """Bytes of the frame that carries ``events``."""
+    return _PREFIX_BYTES + len(msgspec.msgpack.encode([_content(event) for event in events]))
+
+
 def _content(event: Event) -> Any:
     match event:
         case Received(message=message):
             return message
-        case Requested(command=command):
-            return command
+        case Requested(request=request, command=command):
+            return request, command
     return None

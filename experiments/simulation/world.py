@@ -21,7 +21,7 @@ from apps.runtime.config import Config
 from apps.runtime.kinds import kind_of
 from apps.workload import Start, Stop
 from experiments.nemesis import Grudge
-from experiments.scenario import Impair, Maelstrom, Scenario, ScenarioError, directions, link_of
+from experiments.scenario import Impair, Maelstrom, Scenario, directions, link_of
 from experiments.simulation.binary import Binary, Pace
 from experiments.simulation.disk import Disk
 from experiments.simulation.driver import CONTROL, Clock, Driver
@@ -70,8 +70,6 @@ class SimulatedWorld:
     def __init__(self, scenario: Scenario, placement: dict[str, str], recorder: Recorder) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, Loop), "a simulated world is played in a loop of virtual time"
-        if narrow := [link.name for link in scenario.plan.links if link.mtu]:
-            raise ScenarioError(f"the simulated world knows no MTU, as {narrow[0]} has: play it in --world emulated")
         self.kernel: Kernel = loop.kernel
         self.scenario = scenario
         self.plan = scenario.plan
@@ -81,7 +79,7 @@ class SimulatedWorld:
         self.recorder = recorder
         silence: Nanoseconds = configuration(scenario, placement, self.nodes[0], 0, "")["silence"]
         self._where = dict(placement)
-        self.network = Network(self.kernel, self.plan, self._where, self.nodes, silence, scenario.seed)
+        self.network = Network(self.kernel, self.plan, self._where, self.nodes, silence, scenario.seed, scenario.tenant)
         self.drivers: dict[NodeId, Driver] = {}
         self._disks = {node: Disk(self.kernel, Random(f"{scenario.seed} {node} disk"), node) for node in self.nodes}
         self._clocks = {node: Clock() for node in self.nodes}

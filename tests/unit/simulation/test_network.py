@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from experiments.simulation.network import LEAST_RTO_NS, NOTICED_NS, ROUTED_NS, 
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan
+from topologies.tenants import tenant, with_tenants
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -25,10 +28,10 @@ PLACEMENT = {"n1": "h1", "n2": "h3", "n3": "h5", "c1": "h2"}
 class Fabric:
     """Three nodes and a client, all up; what each gets is in ``inbox`` with the time it came."""
 
-    def __init__(self, seed: int = 1, plan: FabricPlan = PLAN) -> None:
+    def __init__(self, seed: int = 1, plan: FabricPlan = PLAN, tenant: str = "") -> None:
         self.kernel = Kernel()
-        self.network = Network(self.kernel, plan, PLACEMENT, ("n1", "n2", "n3"), SILENCE, seed)
-        self.inbox: dict[str, list[tuple[int, int]]] = {name: [] for name in PLACEMENT}
+        self.network = Network(self.kernel, plan, PLACEMENT, ("n1", "n2", "n3"), SILENCE, seed, tenant)
+        self.inbox: dict[str, list[tuple[int, Any]]] = {name: [] for name in PLACEMENT}
         self.endpoints: dict[str, ProcessEndpoint] = {}
         for name in PLACEMENT:
             self.start(name)
@@ -47,7 +50,7 @@ class Fabric:
     def run(self, nanoseconds: int) -> None:
         self.kernel.run(self.kernel.now + nanoseconds)
 
-    def send(self, sender: str, receiver: str, message: int) -> None:
+    def send(self, sender: str, receiver: str, message: Any) -> None:
         self.endpoints[sender].send(receiver, [Received(sender, message)], self.kernel.now)
 
     def stream(self, sender: str, receiver: str, count: int, every: int) -> list[int]:
@@ -278,3 +281,69 @@ def test_a_lane_loses_and_delays_as_its_impairment_says(seed: int, distribution:
     came = [moment for moment in crossed if moment is not None]
     assert 0.14 < 1 - len(came) / len(crossed) < 0.26
     assert sum(came) / len(came) == pytest.approx(50 * MS, rel=0.05)
+
+
+def narrow(mtu: int, mss: int | None = None, dataplane: Any = "ovs") -> FabricPlan:
+    """Leaf 1's uplinks carry ``mtu`` bytes. With ``mss`` there is a tenant, clamped to that, or, with 0, to nothing."""
+    plan = PLAN
+    if mss is not None:
+        plan = with_tenants(plan, [tenant("blue", 100, "192.168.0.0/24", [host.name for host in PLAN.hosts], mss=mss)])
+    links = tuple(
+        msgspec.structs.replace(link, mtu=mtu) if link.name.startswith("leaf1-spine") else link for link in plan.links
+    )
+    return msgspec.structs.replace(plan, links=links, dataplane=dataplane)
+
+
+def of_frame(size: int) -> bytes:
+    """A message whose frame is so long: 5 bytes before a list of one, and msgpack's own of a long string of bytes."""
+    return bytes(size - 5 - 1 - 3)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 1000, 100_000])
+@pytest.mark.parametrize(
+    ("mtu", "mss", "fits"),
+    [
+        (1450, None, 1450 - 52),  # IP and TCP with time stamps
+        (1450, 0, 1450 - 50 - 52),  # the tunnel, too
+        (1400, 1360, 1400 - 50 - 52),  # clamped to less, and not enough
+    ],
+)
+def test_a_frame_that_a_narrow_link_cannot_carry_never_arrives_and_a_small_one_does(
+    mtu: int, mss: int | None, fits: int, extra: int
+) -> None:
+    fabric = Fabric(plan=narrow(mtu, mss), tenant="" if mss is None else "blue")
+    fabric.send("n1", "n2", of_frame(fits + extra))
+    fabric.run(2 * SECOND)
+    assert len(fabric.inbox["n2"]) == (extra == 0)
+    assert (fabric.network.resets > 0) == (extra > 0)
+    fabric.send("n1", "n2", 1)  # which is dialled anew
+    fabric.send("n2", "n3", of_frame(100_000))
+    fabric.run(SECOND)
+    assert [message for _, message in fabric.inbox["n2"]][-1] == 1
+    assert len(fabric.inbox["n3"]) == 1
+
+
+def test_behind_what_does_not_fit_everything_waits_until_the_connection_is_given_up() -> None:
+    fabric = Fabric(plan=narrow(1450, 0), tenant="blue")
+    fabric.send("n1", "n2", of_frame(3000))
+    assert fabric.stream("n1", "n2", 10, MS) == []
+    fabric.run(2 * SECOND)
+    assert fabric.inbox["n2"] == []
+    assert fabric.stream("n2", "n1", 10, MS) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("plan", "within"),
+    [
+        (narrow(1450, 1360), "blue"),  # clamping
+        (narrow(1450, 0, "routed"), "blue"),  # routers fragment tunnels' packets
+        (narrow(1450, None, "routed"), ""),  # and tell hosts
+        (narrow(1550, 0), "blue"),
+    ],
+)
+def test_nothing_is_too_large_where_segments_fit_or_routers_do_what_routers_do(plan: FabricPlan, within: str) -> None:
+    fabric = Fabric(plan=plan, tenant=within)
+    for size in (100, 1348, 1349, 1448, 1449, 100_000):
+        fabric.send("n1", "n2", of_frame(size))
+    fabric.run(SECOND)
+    assert len(fabric.inbox["n2"]) == 6
