@@ -40,7 +40,10 @@ class Silence(msgspec.Struct, frozen=True):
 def silences(
     faults: Iterable[FaultRecord], members: Sequence[str], placement: Mapping[str, str], least_pause: int = 0
 ) -> list[Silence]:
-    """Who could not hear whom, and when, by the faults' record; not who was paused for less than ``least_pause``."""
+    """Who could not hear whom, and when, by the faults' record; not who was paused for less than ``least_pause``.
+
+    A node that refused to start again, its log being damaged, is silent for good.
+    """
     found: list[Silence] = []
     for fault in faults:
         if fault.struck_at is None or (fault.kind == "pause" and _lasted(fault) < least_pause):
@@ -49,7 +52,8 @@ def silences(
         for member in members:
             deaf = [other for other in members if (other, member) in parted]
             whole = len(deaf) == len(members) - 1
-            found += [Silence(other, member, fault.struck_at, fault.healed_at, fault.index, whole) for other in deaf]
+            end = None if member in fault.refused else fault.healed_at
+            found += [Silence(other, member, fault.struck_at, end, fault.index, whole) for other in deaf]
     return found
 
 
@@ -60,7 +64,7 @@ def _lasted(fault: FaultRecord) -> float:
 def _parted(fault: FaultRecord, members: Sequence[str], placement: Mapping[str, str]) -> set[tuple[str, str]]:
     """Pairs (observer, member) between which nothing gets through, or nothing one way."""
     pairs = [(one, other) for one in members for other in members if one != other]
-    if fault.kind in STOPPING:
+    if fault.kind in (*STOPPING, "bit-flip"):
         return {pair for pair in pairs if pair[1] in fault.resolved.get("nodes", ())}
     if fault.kind == "impair":
         ends = {
@@ -194,9 +198,10 @@ def _detected(fault: int, member: str, silent: Sequence[Silence], beliefs: Seque
 def detection_checks(found: Detection, expect: Expect, faults: Sequence[FaultRecord] = ()) -> list[Check]:
     """What ``[expect]`` says of the detector; where it says nothing, what was measured.
 
-    Nobody need be taken back while another of ``faults`` is in the way.
+    Nobody need be taken back while another of ``faults`` is in the way, nor who refused to start after one.
     """
     checks: list[Check] = []
+    gone = {member for fault in faults for member in fault.refused}
     if found.detected:
         told = [
             f"{one.member} by the first after {_after(one.first)}, by all after {_after(one.last)}"
@@ -212,6 +217,7 @@ def detection_checks(found: Detection, expect: Expect, faults: Sequence[FaultRec
             one
             for one in found.detected
             if one.last is not None
+            and one.member not in gone
             and not _within(one.back, expect.reinstatement)
             and _is_calm(one.fault, faults, expect.reinstatement)
         ]

@@ -80,6 +80,12 @@ class FaultRecord(msgspec.Struct, frozen=True):
         return True if seen and seen[0] is True and self.proved is not None else None
 
     @property
+    def refused(self) -> set[str]:
+        """The nodes that it stopped, and that then refused to start."""
+        restarted = self.healed.restarted if self.healed else {}
+        return {node for node, came in restarted.items() if "refused" in came}
+
+    @property
     def nodes_hit(self) -> set[str]:
         """The nodes that were stopped, or stand alone on their side of a partition."""
         if self.kind in STOPPING:

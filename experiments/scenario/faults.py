@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from experiments.scenario.names import LEADERLESS_ROLES, ROLES, directions, flapping, links
-from experiments.scenario.process_faults import READERS, ProcessFault, Reader
+from experiments.scenario.process_faults import LOG_FAULTS, READERS, ProcessFault, Reader
 from experiments.scenario.reading import Table, choice, positive_duration, texts
 from experiments.scenario.systems import Raft, System
 from experiments.scenario.topology import read_impairment
@@ -190,7 +190,14 @@ def _reconfigure(table: Table, aim: Aim) -> Reconfigure:
 
 
 def _of_processes(read: Reader) -> Callable[[Table, Aim], Fault]:
-    return lambda table, aim: read(table, lambda: _nodes(table, aim), aim.at, aim.lasts)
+    def read_one(table: Table, aim: Aim) -> Fault:
+        fault = read(table, lambda: _nodes(table, aim), aim.at, aim.lasts)
+        if isinstance(fault, LOG_FAULTS) and not aim.system.keeps_log:
+            tag, system = (str(thing.__struct_config__.tag) for thing in (fault, aim.system))
+            table.wrong("kind", f'"{tag}" strikes the log on a node\'s disk, and nodes of kind "{system}" keep none')
+        return fault
+
+    return read_one
 
 
 _KINDS: dict[str, Callable[[Table, Aim], Fault]] = {

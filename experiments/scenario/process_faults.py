@@ -109,8 +109,11 @@ class CrashPoint(msgspec.Struct, frozen=True, tag="crash-point", tag_field="kind
     lasts: int
 
 
-#: What nodes can die of at a `CrashPoint`: events of Raft's, quorum stores' and failure detectors' traces.
-MOMENTS = ("vote", "role", "append", "commit", "apply", "put", "keep", "ack", "handoff", "believe")
+#: What nodes can die of at a `CrashPoint`: events of Raft's, quorum stores', failure detectors' and failover's traces.
+MOMENTS = ("vote", "role", "append", "commit", "apply", "put", "keep", "ack", "handoff", "believe", "lease", "weigh")
+
+#: Faults of the log that a node keeps on its disk; one that keeps none cannot have them.
+LOG_FAULTS = (SlowDisk, FullDisk, BitFlip)
 
 ProcessFault: TypeAlias = Mute | Pause | SlowDisk | FullDisk | BitFlip | Drift | Skew | Disorder | CrashPoint
 

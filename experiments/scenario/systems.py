@@ -46,6 +46,8 @@ class Raft(msgspec.Struct, frozen=True, tag="raft", tag_field="kind"):
 
     #: Whether the nodes have a leader; the world waits for one before the workload starts.
     elects: ClassVar[bool] = True
+    #: Whether the nodes keep a log on disk, which faults can strike.
+    keeps_log: ClassVar[bool] = True
     #: Whether clients are promised a linearizable register.
     linearizable: ClassVar[bool] = True
     #: What clients can ask for.
@@ -147,6 +149,7 @@ class Quorum(msgspec.Struct, frozen=True, tag="quorum", tag_field="kind"):
     """A store on quorums, tuned by ``config``; it has no leader. ``placement`` and ``implementation`` as in `Raft`."""
 
     elects: ClassVar[bool] = False
+    keeps_log: ClassVar[bool] = True
     operations: ClassVar[tuple[str, ...]] = ("read", "write", "delete")
     has_sessions: ClassVar[bool] = False
     client: ClassVar[str] = "client"
@@ -199,6 +202,7 @@ class _Unasked(msgspec.Struct, frozen=True, tag_field="kind"):
     """What nodes have in common that no client asks for anything."""
 
     elects: ClassVar[bool] = False
+    keeps_log: ClassVar[bool] = False
     linearizable: ClassVar[bool] = False
     operations: ClassVar[tuple[str, ...]] = ()
     has_sessions: ClassVar[bool] = False
@@ -314,6 +318,7 @@ class Maelstrom(msgspec.Struct, frozen=True, tag="maelstrom", tag_field="kind"):
     """
 
     elects: ClassVar[bool] = False  # if they do, nobody outside is told
+    keeps_log: ClassVar[bool] = False  # what a binary writes is its own affair
     has_sessions: ClassVar[bool] = False
 
     command: tuple[str, ...]

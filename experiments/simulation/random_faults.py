@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
+from apps.raft import RaftConfig
 from experiments.nemesis import sample
 from experiments.scenario import (
     BitFlip,
@@ -15,6 +17,7 @@ from experiments.scenario import (
     Disorder,
     Drift,
     Expect,
+    Failover,
     Flap,
     FullDisk,
     Heartbeat,
@@ -31,7 +34,9 @@ from experiments.scenario import (
     Skew,
     SlowDisk,
     Swim,
+    System,
 )
+from experiments.scenario.process_faults import LOG_FAULTS
 from topologies.impairment import Impairment
 
 T = TypeVar("T")
@@ -58,7 +63,8 @@ def with_random_faults(
 ) -> Scenario:
     """``scenario`` with a schedule drawn by its seed in place of its own.
 
-    ``possible``: the classes of faults that the world can strike with, None for all there are.
+    ``possible``: the classes of faults that the world can strike with, None for all there are. Of a log on disk there
+    are none where the system keeps none.
 
     ``most_kinds``: a schedule has at most so many kinds of faults, drawn first, so that what needs two of them at once
     is not drowned by the others (Groce et al., Swarm Testing, ISSTA 2012); None for any. Of what the scenario expects,
@@ -72,6 +78,7 @@ def with_random_faults(
         make
         for fault, make in _KINDS
         if (possible is None or fault in possible)
+        and (scenario.system.keeps_log or fault not in LOG_FAULTS)
         # The time of day means nothing to the others.
         and (fault is not Skew or isinstance(scenario.system, Quorum))
     ]
@@ -166,7 +173,21 @@ def _bit_flip(scenario: Scenario, random: Random, at: int, lasts: int) -> BitFli
 
 
 def _drift(scenario: Scenario, random: Random, at: int, lasts: int) -> Drift:
-    return Drift(_some(scenario, random), _pick(random, (0.5, 0.9, 1.1, 2.0)), at, lasts)
+    return Drift(_some(scenario, random), _pick(random, _rates(scenario.system)), at, lasts)
+
+
+def _rates(system: System) -> tuple[float, ...]:
+    """Rates of clocks that ``system`` is to bear. Who goes by leases takes for granted that no two clocks differ by
+    more than is agreed; beyond that it promises nothing.
+    """
+    match system:
+        case Failover(config=config):
+            slowest = math.sqrt(1 - config.drift)
+        case Raft(reads="lease"):
+            slowest = math.sqrt(1 / (1 + RaftConfig().clock_drift_bound))
+        case _:
+            return 0.5, 0.9, 1.1, 2.0
+    return slowest, 1 / slowest
 
 
 def _skew(scenario: Scenario, random: Random, at: int, lasts: int) -> Skew:
@@ -192,6 +213,7 @@ _WORST_MOMENTS: Mapping[type[Any], Sequence[str]] = {
     Swim: ("believe",),
     Heartbeat: ("believe",),
     Phi: ("believe",),
+    Failover: ("lease", "weigh"),
 }
 
 #: Partitions and kills twice: most failures of real systems need no more (Alquraan et al., OSDI 2018, §5).

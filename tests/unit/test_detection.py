@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from experiments.checking.detection import detection_checks, measure, silences
 from experiments.checking.fault_record import FaultRecord, Step
 from experiments.checking.results import Detection
@@ -57,6 +59,14 @@ def test_to_take_somebody_for_failed_who_can_be_reached_is_a_mistake_and_to_susp
     found = judged([], saw("n1", 1, "n2", "suspect"), saw("n1", 2, "n2", "failed"), saw("n1", 5, "n2", "alive"))
     assert (found.false_positives, found.longest_mistake, found.unresolved) == (1, 3 * S, 0)
     assert judged([], saw("n1", 1, "n2", "failed")).unresolved == 1
+
+
+def test_who_refuses_to_start_again_is_gone_for_good_and_need_not_be_taken_back() -> None:
+    healed = Step(0, "bit-flip", "healed", 9 * S, restarted={"n3": {"incarnation": 1, "refused": "its log is damaged"}})
+    flipped = msgspec.structs.replace(fault("bit-flip", {"nodes": ["n3"]}, 5, 9), healed=healed)
+    found = judged([flipped], saw("n1", 6, "n3", "failed"), saw("n2", 7, "n3", "failed"), saw("n1", 20, "n2", "alive"))
+    assert (found.false_positives, found.unsettled, found.detected[0].last) == (0, None, 2 * S)
+    assert all(check.valid for check in detection_checks(found, Expect(reinstatement=S), [flipped]))
 
 
 def test_what_a_silence_led_to_just_after_it_is_no_mistake() -> None:

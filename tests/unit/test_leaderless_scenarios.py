@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.scenario import NoWorkload, Phi, Quorum, Register, ScenarioError, Swim, parse
+from experiments.plans import SCENARIOS
+from experiments.scenario import Drift, Failover, NoWorkload, Phi, Quorum, Register, ScenarioError, Swim, load, parse
+from experiments.scenario.process_faults import LOG_FAULTS
+from experiments.simulation.random_faults import with_random_faults
 
 MS = 1_000_000
 
@@ -65,3 +68,33 @@ def test_a_slow_machine_stretches_their_durations_and_nothing_else() -> None:
     system = parse(text + '[expect]\ndetection = "1s"\n').system
     assert isinstance(system, Phi)
     assert (system.config.interval, system.config.window, system.config.least_deviation) == (100 * MS, 100, 20 * MS)
+
+
+@pytest.mark.parametrize("kind", ["slow-disk", "full-disk", "bit-flip"])
+@pytest.mark.parametrize("system", ["swim", "heartbeat", "phi", "failover", "raft", "quorum"])
+def test_a_fault_of_the_log_is_refused_where_nodes_keep_none(system: str, kind: str) -> None:
+    factor = "factor = 5" if kind == "slow-disk" else ""
+    text = (
+        f'duration = "9s"\n[system]\nkind = "{system}"\n'
+        f'[[fault]]\nkind = "{kind}"\nnodes = ["n2"]\nat = "1s"\nfor = "1s"\n{factor}\n'
+    )
+    if system in ("raft", "quorum"):
+        assert len(parse(text).faults) == 1
+        return
+    with pytest.raises(ScenarioError) as refused:
+        parse(text, "mine.toml")
+    said = f'fault[0].kind: "{kind}" strikes the log on a node\'s disk, and nodes of kind "{system}" keep none'
+    assert str(refused.value) == f"mine.toml:5: {said}"
+
+
+@pytest.mark.parametrize("name", ["detector-one-way-loss", "detector-grey-link", "failover-shards", "quorum-sloppy"])
+def test_drawn_faults_are_such_as_the_system_can_have_and_promises_to_bear(name: str) -> None:
+    scenario = load(SCENARIOS / f"{name}.toml")
+    drawn = [fault for seed in range(200) for fault in with_random_faults(scenario.with_seed(seed)).faults]
+    of_logs = [fault for fault in drawn if isinstance(fault, LOG_FAULTS)]
+    assert bool(of_logs) == scenario.system.keeps_log
+    rates = {fault.rate for fault in drawn if isinstance(fault, Drift)}
+    if isinstance(scenario.system, Failover):
+        assert min(rates) / max(rates) >= 1 - scenario.system.config.drift - 1e-9
+    else:
+        assert rates == {0.5, 0.9, 1.1, 2.0}
