@@ -52,13 +52,20 @@ _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 class Binary:
     """One incarnation. ``deliver`` gets what it prints, and its end, as the bridge expects it. ``own_timers``: what it
-    prints is not waited for, but taken by `listen`.
+    prints is not waited for, but taken by `listen`. ``init_timeout``: how long it may sleep over its first line, which
+    is ``init``, without having read it, in nanoseconds of the machine's time.
     """
 
     def __init__(
-        self, command: Sequence[str], deliver: Callable[[list[Event]], None], own_timers: bool = False
+        self,
+        command: Sequence[str],
+        deliver: Callable[[list[Event]], None],
+        own_timers: bool = False,
+        init_timeout: Nanoseconds = int(PATIENCE * 1e9),
     ) -> None:
         self._command, self._deliver, self._own_timers = tuple(command), deliver, own_timers
+        self._init_timeout = init_timeout / 1e9
+        self._has_read = False
         self._queue = bytearray()
         self._reader = LineReader()
         self._process: subprocess.Popen[bytes] | None = None
@@ -137,6 +144,7 @@ class Binary:
             said = self._read()
             if said is None:
                 if at_rest:
+                    self._has_read = True
                     return
                 select.select([self._stdout], [self._stdin] if left else [], [], _LOOK)
             else:
@@ -146,6 +154,8 @@ class Binary:
                 self._end(f"it printed more than {MOST_PRINTED} bytes in answer to one line")
             elif self._cpu_seconds() - used > MOST_CPU:
                 self._end(f"it computed for more than {MOST_CPU:g} s over one line")
+            elif not self._has_read and time.monotonic() - begun > self._init_timeout and self._sleeps():
+                self._end(f"it did not answer init within {self._init_timeout:g} s, which it has not read")
             elif time.monotonic() - begun > PATIENCE:
                 self._end(f"it did not come to rest within {PATIENCE:g} s of a line")
 
@@ -184,8 +194,9 @@ class Binary:
 
     def _is_at_rest(self) -> bool:
         unread = int.from_bytes(fcntl.ioctl(self._stdin, termios.FIONREAD, b"\0" * 4), "little")
-        if unread:
-            return False
+        return not unread and self._sleeps()
+
+    def _sleeps(self) -> bool:
         # Whoever is the same in both looks slept all the while between them; so at that moment everybody did.
         first = self._threads()
         return first is not None and self._threads() == first

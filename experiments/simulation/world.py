@@ -157,14 +157,14 @@ class SimulatedWorld:
 
     def _binary(self, name: NodeId, command: tuple[str, ...]) -> Binary:
         system = self.scenario.system
-        own_timers = isinstance(system, Maelstrom) and system.own_timers
-        if not self._binaries and own_timers:
+        assert isinstance(system, Maelstrom)
+        if not self._binaries and system.own_timers:
             Pace(self.kernel, self._listen)
 
         def deliver(events: list[Event]) -> None:
             self.drivers[name].deliver(events)  # which is yet to be made
 
-        binary = self._binaries[name] = Binary(command, deliver, own_timers)
+        binary = self._binaries[name] = Binary(command, deliver, system.own_timers, system.init_timeout)
         return binary
 
     def _listen(self) -> None:

@@ -108,6 +108,16 @@ def test_one_that_floods_or_never_rests_is_given_up(start: Start, monkeypatch: p
     assert heard[-1] == Ended("it computed for more than 0.5 s over one line")
 
 
+def test_one_that_sleeps_without_reading_init_is_given_up_after_the_time_it_has_for_that() -> None:
+    heard: list[Any] = []
+    binary = Binary(["sleep", "1000"], heard.extend, init_timeout=300_000_000)
+    binary.start()
+    began = time.monotonic()
+    binary.take([INIT, tell("read", 1)])
+    assert 0.3 <= time.monotonic() - began < 10
+    assert [event.command for event in heard] == [Ended("it did not answer init within 0.3 s, which it has not read")]
+
+
 def test_one_that_is_not_there_is_told_of(start: Start) -> None:
     _, heard = start("/no/such/program")
     assert heard == [Ended("it could not be started: /no/such/program: No such file or directory")]
