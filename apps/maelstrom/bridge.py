@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from apps.maelstrom.protocol import Code, LineError, Message, decode, encode, error_body, shown
+from apps.maelstrom.protocol import SHOWN, Code, LineError, Message, decode, encode, error_body, shown
 from apps.maelstrom.services import SERVICES, Services
 from apps.process import (
     CancelTimer,
@@ -45,6 +45,9 @@ FLOOD = 20_000
 
 #: Messages kept for a binary that has not answered ``init`` yet, and requests of clients that may still be answered.
 HELD, PENDING = 1_000, 10_000
+
+#: What an answer must have besides its type, in the workloads that clients here have.
+FIELDS = {"read_ok": "value", "echo_ok": "echo"}
 
 #: Rejected lines of a kind told of one by one; after that at every doubling of their number.
 TOLD = 5
@@ -164,6 +167,25 @@ class Gone(msgspec.Struct, frozen=True, tag_field="ev", tag="gone"):
 _json = msgspec.json.Encoder().encode
 
 
+def _wrong_answer(asked: str, body: dict[str, Any]) -> str:
+    """What is wrong with ``body`` as an answer to a request of type ``asked``, by Maelstrom's protocol; else empty."""
+    kind = str(body["type"])
+    if kind == "error":
+        code = body.get("code")
+        if isinstance(code, int) and not isinstance(code, bool):
+            return ""
+        return f"{asked} was answered with an error whose code is {_short(code)}, and no whole number"
+    if kind != f"{asked}_ok":
+        return f"{asked} was answered with {_short(kind)}, neither {asked}_ok nor error"
+    field = FIELDS.get(kind)
+    return f"{kind} came without {field!r}" if field and field not in body else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text[:SHOWN] + "…" if len(text) > SHOWN else text
+
+
 class Bridge:
     """One node. ``nodes``: all of the cluster, sorted, the same on each. ``random``: for the services."""
 
@@ -175,7 +197,7 @@ class Bridge:
         self._why = ""
         self._held: list[bytes] = []
         self._last_id = _INIT_ID
-        self._pending: dict[int, Requested] = {}
+        self._pending: dict[int, tuple[Requested, str]] = {}  # with the type of what was asked
         self._rejected: Counter[str] = Counter()
         self._second: Nanoseconds = 0
         self._lines = 0
@@ -218,7 +240,7 @@ class Bridge:
         self._state, self._why = "gone", why
         self._held.clear()
         self._effects += [CancelTimer(_INIT), Reply(CHILD, 0, End()), Trace(Gone(why))]
-        for asked in self._pending.values():
+        for asked, _ in self._pending.values():
             self._effects.append(Reply(asked.client, asked.request, Lost(why)))
         self._pending.clear()
 
@@ -290,16 +312,22 @@ class Bridge:
             self._effects.append(Reply(asked.client, asked.request, Declined(f"not a body: {error}")))
             return
         self._last_id += 1
-        self._pending[self._last_id] = asked
+        self._pending[self._last_id] = asked, str(body.get("type"))
         if len(self._pending) > PENDING:
             del self._pending[next(iter(self._pending))]  # its client gave up long ago
         self._write(encode(asked.client, self._node, {**body, "msg_id": self._last_id}))
 
     def _on_answer(self, number: int, message: Message) -> None:
-        asked = self._pending.get(-1 if message.in_reply_to is None else message.in_reply_to)
+        number_asked = -1 if message.in_reply_to is None else message.in_reply_to
+        asked, kind = self._pending.get(number_asked, (None, ""))
         if asked is not None and asked.client == message.dest:
-            del self._pending[message.in_reply_to or 0]
-            self._effects.append(Reply(asked.client, asked.request, Called(_json(message.body))))
+            del self._pending[number_asked]
+            wrong = _wrong_answer(kind, message.body)
+            if wrong:
+                self._reject(number, "shape", wrong)
+            # Whose request was answered with nonsense knows nothing, as if it had not been.
+            result: CallResult = Lost(wrong) if wrong else Called(_json(message.body))
+            self._effects.append(Reply(asked.client, asked.request, result))
         elif message.in_reply_to is not None:
             self._reject(number, "unasked", f"an answer to {message.dest!r}, who asked nothing of that number")
         else:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +98,46 @@ def test_the_binary_is_told_who_it_is_and_who_the_others_are() -> None:
     assert [type(event) for event in bench.traced] == [Ready]
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer", "said"),
+    [
+        ("read", {"type": "init_ok"}, "read was answered with 'init_ok', neither read_ok nor error"),
+        ("write", {"type": "read_ok", "value": 1}, "write was answered with 'read_ok', neither write_ok nor error"),
+        ("read", {"type": "read_ok"}, "read_ok came without 'value'"),
+        ("echo", {"type": "echo_ok"}, "echo_ok came without 'echo'"),
+        (
+            "cas",
+            {"type": "error", "code": "x"},
+            "cas was answered with an error whose code is 'x', and no whole number",
+        ),
+        ("cas", {"type": "error"}, "cas was answered with an error whose code is None, and no whole number"),
+        (
+            "cas",
+            {"type": "error", "code": True},
+            "cas was answered with an error whose code is True, and no whole number",
+        ),
+    ],
+)
+def test_an_answer_of_the_wrong_shape_is_rejected_counted_and_says_nothing(
+    asked: str, answer: dict[str, Any], said: str
+) -> None:
+    bench = Bench()
+    bench.call("c1", 70, type=asked, key=1)
+    bench.say("c1", in_reply_to=bench.told[-1]["body"]["msg_id"], **answer)
+    assert bench.rejected == [("shape", 2)]
+    assert bench.traced[-1].said == said
+    assert bench.replies == [("c1", 70, Lost(said))]
+
+
+@pytest.mark.parametrize("answer", [{"type": "read_ok", "value": None}, {"type": "error", "code": 1234, "text": 5}])
+def test_answers_that_mean_something_are_passed_on(answer: dict[str, Any]) -> None:
+    bench = Bench()
+    bench.call("c1", 70, type="read", key=1)
+    bench.say("c1", in_reply_to=bench.told[-1]["body"]["msg_id"], **answer)
+    assert bench.rejected == []
+    assert isinstance(bench.replies[-1][2], Called)
+
+
 def test_a_client_gets_what_the_binary_answered_to_it() -> None:
     bench = Bench()
     bench.call("c1", 70, type="echo", echo=["x"])
@@ -162,8 +203,8 @@ def test_an_answer_that_nobody_asked_for_and_a_message_to_nobody_are_rejected() 
     bench.say("n9", type="hello", msg_id=4)
     assert [code for code, _ in bench.rejected] == ["unasked", "unasked", "unknown"]
     assert bench.told[-1]["body"] == {"type": "error", "code": 1, "text": "there is no 'n9'", "in_reply_to": 4}
-    bench.say("c1", type="read_ok", in_reply_to=number)
-    bench.say("c1", type="read_ok", in_reply_to=number)
+    bench.say("c1", type="read_ok", value=1, in_reply_to=number)
+    bench.say("c1", type="read_ok", value=1, in_reply_to=number)
     assert [code for code, _ in bench.rejected] == ["unasked", "unasked", "unknown", "unasked"]
     assert len(bench.replies) == 1
 
