@@ -92,6 +92,7 @@ class Heartbeats:
         self._interval = interval
         self._peers = {peer: patience() for peer in members if peer != node}
         self._last: dict[NodeId, tuple[Nanoseconds, int]] = {}
+        self._heard_at: dict[NodeId, Nanoseconds] = {}
         self._failed: set[NodeId] = set()
         self._since: Nanoseconds = 0
         self._number = 0
@@ -100,6 +101,18 @@ class Heartbeats:
     def standing(self, member: NodeId) -> Standing:
         return Standing.FAILED if member in self._failed else Standing.ALIVE
 
+    @property
+    def peers(self) -> tuple[NodeId, ...]:
+        return tuple(self._peers)
+
+    def silence(self, now: Nanoseconds, member: NodeId) -> Nanoseconds:
+        """For how long nothing new has come from a peer, or since the start, if nothing ever came."""
+        return now - self._heard_at.get(member, self._since)
+
+    def limit(self, member: NodeId) -> Nanoseconds:
+        """The silence after which a peer is given up, as things are."""
+        return self._peers[member].limit()
+
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         match event:
             case Received(sender, message) if sender in self._peers:
@@ -107,7 +120,7 @@ class Heartbeats:
             case TimerFired(timer) if timer == _BEAT:
                 return self._beat()
             case TimerFired(timer):
-                return self._judge(timer.removeprefix(_SILENCE), Standing.FAILED)
+                return self._on_silence(now, timer.removeprefix(_SILENCE))
             case Started():
                 self._since = now
                 waits: list[Effect] = [SetTimer(_SILENCE + peer, p.limit()) for peer, p in self._peers.items()]
@@ -129,16 +142,23 @@ class Heartbeats:
         if (beat.since, beat.number) <= (since, number):
             return []
         self._last[sender] = beat.since, beat.number
+        self._heard_at[sender] = now
         patience = self._peers[sender]
         # An outage is not how heartbeats usually come: it must not buy the next one more time.
         patience.heard(now, regular=beat.since == since and sender not in self._failed)
         return [SetTimer(_SILENCE + sender, patience.limit()), *self._judge(sender, Standing.ALIVE)]
 
-    def _judge(self, member: NodeId, standing: Standing) -> list[Effect]:
+    def _on_silence(self, now: Nanoseconds, member: NodeId) -> list[Effect]:
+        silence, limit = self.silence(now, member), self.limit(member)
+        if silence < limit:  # the clock has slowed down since the timer was set
+            return [SetTimer(_SILENCE + member, limit - silence)]
+        return self._judge(member, Standing.FAILED, silence)
+
+    def _judge(self, member: NodeId, standing: Standing, after: Nanoseconds | None = None) -> list[Effect]:
         if self.standing(member) is standing:
             return []
         if standing is Standing.FAILED:
             self._failed.add(member)
         else:
             self._failed.remove(member)
-        return [Trace(trace.believed(member, standing))]
+        return [Trace(trace.believed(member, standing, after=after))]

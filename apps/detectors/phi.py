@@ -41,6 +41,11 @@ class PhiConfig(msgspec.Struct, frozen=True, kw_only=True):
         if not 0.31 <= self.threshold <= 300:
             raise DetectorConfigError(f"threshold is {self.threshold}; it must lie between 0.31 and 300")
 
+    @property
+    def least_limit(self) -> Nanoseconds:
+        """No silence that is shorter is ever taken for a failure."""
+        return math.ceil(deviations(self.threshold) * self.least_deviation)
+
 
 class Accrual:
     """What is known of one peer's heartbeats. It starts from ``interval``, with a quarter of it for σ (as Akka does),

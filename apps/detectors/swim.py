@@ -24,7 +24,7 @@ gossip could bring about.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Annotated, NamedTuple, TypeAlias
 
@@ -134,7 +134,7 @@ class SwimConfig(msgspec.Struct, frozen=True, kw_only=True):
 
         It falls with the logarithm of their number, from the longest to the shortest, which ``_confirmations`` reach.
         """
-        shortest = self.suspicion_multiplier * max(1.0, math.log10(members)) * self.interval
+        shortest = self.shortest_suspicion(members)
         if not self.dynamic_suspicion:
             return int(shortest)
         longest = shortest * self.suspicion_max_multiplier
@@ -143,6 +143,10 @@ class SwimConfig(msgspec.Struct, frozen=True, kw_only=True):
             return int(shortest)
         fallen = (longest - shortest) * math.log(confirmations + 1) / math.log(enough + 1)
         return int(max(shortest, longest - fallen))
+
+    def shortest_suspicion(self, members: int) -> float:
+        """In nanoseconds: nobody is given up sooner by whoever came to suspect."""
+        return self.suspicion_multiplier * max(1.0, math.log10(members)) * self.interval
 
     def confirmations(self, members: int) -> int:
         """How many independent confirmations make a suspicion as short as it gets; 0 in a group too small for them."""
@@ -209,7 +213,8 @@ _UNHEARD = Belief(0, Standing.ALIVE)
 class Swim:
     """One member. ``random`` is a generator of its own; only its ``random()`` is used.
 
-    Read-only for observers: ``incarnation``, its own; ``health``, 0 when all is well; `belief` and `standing`.
+    Read-only for observers: ``incarnation``, its own; ``health``, 0 when all is well; `beliefs`, `belief` and
+    `standing`.
     Raises `ValueError` when the roster does not name ``node``.
     """
 
@@ -236,6 +241,11 @@ class Swim:
         self._now: Nanoseconds = 0
         self._effects: list[Effect] = []
 
+    @property
+    def beliefs(self) -> Mapping[NodeId, Belief]:
+        """Of all of whom something was heard."""
+        return self._beliefs
+
     def belief(self, member: NodeId) -> Belief:
         return self._beliefs.get(member, _UNHEARD)
 
@@ -259,7 +269,7 @@ class Swim:
             case TimerFired(timer):
                 self._on_suspicion_over(timer.removeprefix(_SUSPICION))
             case Started():
-                effects.append(SetTimer(_PERIOD, self._config.interval))
+                effects += [Trace(trace.Incarnated(self.incarnation)), SetTimer(_PERIOD, self._config.interval)]
         return effects
 
     # ---- probing (SWIM §3.1, §4.3; Lifeguard §IV-A) --------------------------------------------------------------
@@ -399,6 +409,7 @@ class Swim:
             return
         if update.incarnation >= self.incarnation:
             self.incarnation = update.incarnation + 1
+            self._effects.append(Trace(trace.Incarnated(self.incarnation, update.incarnation)))
             self._adjust_health(1)
         self._spread(Update(self.node, Standing.ALIVE, self.incarnation, self.node))
 
@@ -406,10 +417,13 @@ class Swim:
         member, standing = update.member, update.standing
         if self.standing(member) is Standing.FAILED and standing is not Standing.FAILED:
             self._failed.remove(member)
-        if self._suspicions.pop(member, None) is not None:
+        suspicion = self._suspicions.pop(member, None)
+        if suspicion is not None:
             self._effects.append(CancelTimer(_SUSPICION + member))
+        by_itself = standing is Standing.FAILED and update.source == self.node
+        after = self._now - suspicion.since if suspicion is not None and by_itself else None
         self._beliefs[member] = Belief(update.incarnation, standing)
-        self._effects.append(Trace(trace.believed(member, standing, update.incarnation)))
+        self._effects.append(Trace(trace.believed(member, standing, update.incarnation, after)))
         if standing is Standing.SUSPECT:
             self._suspicions[member] = _Suspicion(self._now, (update.source,))
             self._await_refutation(member)
@@ -428,12 +442,18 @@ class Swim:
         self._spread(update)
 
     def _await_refutation(self, member: NodeId) -> None:
-        suspicion = self._suspicions[member]
-        lasts = self._config.suspicion_timeout(len(self._roster.names), len(suspicion.sources) - 1)
-        self._effects.append(SetTimer(_SUSPICION + member, max(0, suspicion.since + lasts - self._now)))
+        self._effects.append(SetTimer(_SUSPICION + member, max(0, self._ends(self._suspicions[member]) - self._now)))
+
+    def _ends(self, suspicion: _Suspicion) -> Nanoseconds:
+        return suspicion.since + self._config.suspicion_timeout(len(self._roster.names), len(suspicion.sources) - 1)
 
     def _on_suspicion_over(self, member: NodeId) -> None:
-        if member in self._suspicions:
+        suspicion = self._suspicions.get(member)
+        if suspicion is None:
+            return
+        if self._now < self._ends(suspicion):  # the clock has slowed down since the timer was set
+            self._await_refutation(member)
+        else:
             self._learn(Update(member, Standing.FAILED, self.belief(member).incarnation, self.node))
 
     # ---- gossip (SWIM §4.1) --------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import enum
 
 import msgspec
 
-from apps.process import NodeId
+from apps.process import Nanoseconds, NodeId
 
 
 class Standing(enum.IntEnum):
@@ -20,12 +20,24 @@ class Standing(enum.IntEnum):
 class Believed(msgspec.Struct, frozen=True, tag_field="ev", tag="believe", gc=False):
     """The node changed its mind about ``member``. ``standing``: the name of a `Standing`, in small letters.
 
-    ``incarnation``: the member's, where the protocol has one, else 0.
+    ``incarnation``: the member's, where the protocol has one, else 0. ``after``: for how long, by the node's own clock,
+    that had lasted which made it give the member up: a silence, or a suspicion; None where it was told, or where
+    nothing had to last.
     """
 
     member: NodeId
     standing: str
     incarnation: int
+    after: Nanoseconds | None = None
+
+
+class Incarnated(msgspec.Struct, frozen=True, tag_field="ev", tag="incarnation", gc=False):
+    """The node is in ``incarnation`` of its own from now on: 0 when it comes up, later to refute what was said of
+    incarnation ``accused``.
+    """
+
+    incarnation: int
+    accused: int | None = None
 
 
 class Load(msgspec.Struct, frozen=True, tag_field="ev", tag="load", gc=False):
@@ -39,5 +51,5 @@ class Load(msgspec.Struct, frozen=True, tag_field="ev", tag="load", gc=False):
 REPORT_EVERY = 10
 
 
-def believed(member: NodeId, standing: Standing, incarnation: int = 0) -> Believed:
-    return Believed(member, standing.name.lower(), incarnation)
+def believed(member: NodeId, standing: Standing, incarnation: int = 0, after: Nanoseconds | None = None) -> Believed:
+    return Believed(member, standing.name.lower(), incarnation, after)

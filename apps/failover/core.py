@@ -93,6 +93,21 @@ class Failover:
         """A lease that is over is over, whether its timer has come or not: ask before each piece of work."""
         return self._shards if now < self._until else ()
 
+    @property
+    def goes_by(self) -> tuple[Nanoseconds, int]:
+        """The last grant that a worker has: when the coordinator's incarnation came up, and its number."""
+        return self._goes_by
+
+    def may_serve(self, now: Nanoseconds, worker: NodeId) -> frozenset[int]:
+        """What ``worker`` may still be serving, by what its coordinator knows, which this is."""
+        known = self._workers[worker]
+        return frozenset(known.shards) if now < known.until else frozenset()
+
+    @property
+    def since(self) -> Nanoseconds:
+        """When this incarnation came up."""
+        return self._since
+
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         effects: list[Effect] = []
         self._effects = effects
@@ -132,7 +147,7 @@ class Failover:
 
     def _serve(self, shards: tuple[int, ...], lasts: Nanoseconds) -> None:
         if shards or self._shards:
-            self._effects.append(Trace(trace.Leased(shards, lasts)))
+            self._effects.append(Trace(trace.Leased(shards, lasts, self._goes_by)))
         self._shards = shards
 
     # ---- the coordinator -----------------------------------------------------------------------------------------
@@ -185,6 +200,7 @@ class Failover:
         ]
         worker.shards |= dict.fromkeys(shards, self._granted)
         worker.until = now + self._must_be_over(config.lease)
+        self._effects.append(Trace(trace.Granted(sender, shards, (self._since, self._granted))))
         self._effects.append(Send(sender, Grant(self._since, self._granted, beat.since, beat.sent, shards)))
 
     def _others(self, name: NodeId) -> list[_Worker]:

@@ -1,21 +1,25 @@
-"""What nodes recorded, judged: Raft's five properties or a quorum store's own, and who led when."""
+"""What nodes recorded, judged: the properties of the protocol that they spoke, and who led when."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from experiments.checking import quorum_properties
+from experiments.checking.detector_properties import HeartbeatProperties, SwimProperties
+from experiments.checking.failover_properties import FailoverProperties
 from experiments.checking.fault_record import FaultRecord
 from experiments.checking.quorum_properties import QuorumProperties
 from experiments.checking.raft_properties import PROPERTIES, RaftProperties, Violation
 from experiments.checking.results import Check, Leader
-from experiments.checking.takeover import OneOwner
 from experiments.checking.trace import Role, TraceError, Witness, in_order, read_traces
 from experiments.phrases import count
-from experiments.scenario import Failover, Quorum, Raft, System
+from experiments.scenario import Failover, Heartbeat, Phi, Quorum, Raft, Swim, System
+
+Properties: TypeAlias = RaftProperties | QuorumProperties | SwimProperties | HeartbeatProperties | FailoverProperties
 
 _HELD: dict[str, str] = {
     "ElectionSafety": "no term had two leaders; {terms} had one",
@@ -32,32 +36,47 @@ _HELD: dict[str, str] = {
     "AcknowledgedIsOnDisk": "every node came up with what it had said it has",
     "QuorumsAreMet": "{reads} and {acknowledged} were answered on the word of as many nodes as promised",
     "NothingLost": "{acknowledged} are there at the end, or what replaced them",
+    "IncarnationsAreOwn": "nobody believed in an incarnation that its member never had; {refutations} in all",
+    "BeliefsGoForward": "none of {beliefs} went back to older news",
+    "RaisedToRefute": "nobody raised its incarnation but to refute what was said of it",
+    "SuspectedFirst": "nobody was given up before a suspicion had run its course",
+    "BeliefsAlternate": "each of {beliefs} was a change",
+    "SilenceHasLasted": "nobody was given up before its silence had lasted as long as the rule demands",
+    "ServedIsGranted": "every one of {leases} was as the coordinator had granted it",
+    "GrantsGoForward": "nobody went back to an earlier one of {grants}",
+    "LeasesAreShort": "no lease was longer than agreed",
+    "WeightsRise": "nobody who was eased in was thrown back, unless it had failed or came up anew",
 }
 
 
-def properties_of(system: System) -> RaftProperties | QuorumProperties | OneOwner | None:
-    """What is promised of every execution of ``system``, to be fed its nodes' events; None where that is nothing."""
+def properties_of(system: System) -> Properties | None:
+    """What is promised of every execution of ``system``, to be fed its nodes' events; None where that is nothing that
+    its nodes' traces could tell: of a binary nobody knows but what it says.
+    """
     match system:
         case Raft():
             return RaftProperties()
         case Quorum(config=config):
             return QuorumProperties(system.names, config)
-        case Failover():
-            return OneOwner()
+        case Swim(config=config):
+            return SwimProperties(system.names, config)
+        case Heartbeat(config=config) | Phi(config=config):
+            return HeartbeatProperties(config)
+        case Failover(config=config):
+            return FailoverProperties(config)
     return None
 
 
 def trace_checks(run: Path, system: System) -> tuple[list[Witness], list[Check]]:
-    """The events of all traces in order, and what is promised of them; of shards, see `takeover`."""
+    """The events of all traces in order, and what is promised of them; of shards' owners, see `takeover`."""
     properties = properties_of(system)
-    properties = None if isinstance(properties, OneOwner) else properties
-    names: Sequence[str] = PROPERTIES if isinstance(properties, RaftProperties) else quorum_properties.PROPERTIES
+    names = _names(properties)
     try:
         traces = read_traces(run)
     except TraceError as error:
-        return [], [Check(name, "unknown", str(error)) for name in names if properties]
+        return [], [Check(name, "unknown", str(error)) for name in names]
     if not any(traces):
-        return [], [Check(name, "unknown", "no node left a trace") for name in names if properties]
+        return [], [Check(name, "unknown", "no node left a trace") for name in names]
     events = list(in_order(traces))
     if properties is None:
         return events, []
@@ -88,6 +107,17 @@ def trace_checks(run: Path, system: System) -> tuple[list[Witness], list[Check]]
     return events, checks
 
 
+def _names(properties: Properties | None) -> Sequence[str]:
+    match properties:
+        case None:
+            return ()
+        case RaftProperties():
+            return PROPERTIES
+        case QuorumProperties():
+            return quorum_properties.PROPERTIES
+    return properties.judged
+
+
 def _convergence(properties: QuorumProperties) -> Check:
     """Told, and no promise: how soon replicas agree depends on when the network lets them."""
     over = count(len(properties.keys), "key")
@@ -99,7 +129,16 @@ def _convergence(properties: QuorumProperties) -> Check:
     return Check("convergence", True, f"the replicas of all {over} agree at the end")
 
 
-def _facts(properties: RaftProperties | QuorumProperties, events: Sequence[Witness]) -> dict[str, str]:
+def _facts(properties: Properties, events: Sequence[Witness]) -> dict[str, str]:
+    if isinstance(properties, SwimProperties):
+        return {
+            "beliefs": count(properties.beliefs, "change of mind", "changes of mind"),
+            "refutations": count(properties.refutations, "refutation"),
+        }
+    if isinstance(properties, HeartbeatProperties):
+        return {"beliefs": count(properties.beliefs, "change of mind", "changes of mind")}
+    if isinstance(properties, FailoverProperties):
+        return {"leases": count(properties.leases, "lease"), "grants": count(properties.grants, "grant")}
     if isinstance(properties, QuorumProperties):
         return {
             "writes": count(properties.writes, "write"),

@@ -157,11 +157,27 @@ class Believe(_Event, tag="believe", frozen=True, gc=False):
     member: str
     standing: Literal["alive", "suspect", "failed"]
     incarnation: int
+    after: int | None = None
+
+
+class Incarnation(_Event, tag="incarnation", frozen=True, gc=False):
+    incarnation: int
+    accused: int | None = None
+
+
+# Of failing over (docs/detectors.md).
 
 
 class Lease(_Event, tag="lease", frozen=True, gc=False):
     shards: list[int]
     lasts: int
+    grant: tuple[int, int] | None = None
+
+
+class Grant(_Event, tag="grant", frozen=True, gc=False):
+    member: str
+    shards: list[int]
+    grant: tuple[int, int]
 
 
 class Weigh(_Event, tag="weigh", frozen=True, gc=False):
@@ -195,8 +211,10 @@ TraceEvent: TypeAlias = (
     | Repair
     | Short
     | Believe
+    | Incarnation
     | Load
     | Lease
+    | Grant
     | Weigh
 )
 

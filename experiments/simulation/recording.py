@@ -162,8 +162,10 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     quorum.Repaired: lambda t, said: evidence.Repair(t, said.key, said.replica),
     quorum.Failed: lambda t, said: evidence.Short(t, said.key, said.write, said.answered, said.needed),
     quorum.HandedOver: lambda t, said: evidence.Handoff(t, said.key, said.owner),
-    detectors.Believed: lambda t, said: evidence.Believe(t, said.member, said.standing, said.incarnation),
+    detectors.Believed: lambda t, said: evidence.Believe(t, said.member, said.standing, said.incarnation, said.after),
+    detectors.Incarnated: lambda t, said: evidence.Incarnation(t, said.incarnation, said.accused),
     detectors.Load: lambda t, said: evidence.Load(t, said.sent, said.received),
-    failover.Leased: lambda t, said: evidence.Lease(t, said.shards, said.lasts),
+    failover.Leased: lambda t, said: evidence.Lease(t, said.shards, said.lasts, said.grant),
+    failover.Granted: lambda t, said: evidence.Grant(t, said.member, said.shards, said.grant),
     failover.Weighed: lambda t, said: evidence.Weigh(t, said.member, said.weight),
 }

@@ -1,9 +1,12 @@
-"""SWIM with one rule broken each, to show that the tests can fail."""
+"""SWIM and heartbeats with one rule broken each, to show that the tests can fail."""
 
 from __future__ import annotations
 
-from apps.detectors import Standing, Swim
+import msgspec
+
+from apps.detectors import Heartbeats, Standing, Swim
 from apps.detectors.swim import Update
+from apps.process import Effect, Event, Nanoseconds, SetTimer, TimerFired
 
 
 class IgnoresIncarnations(Swim):
@@ -35,4 +38,55 @@ class ProbesByItselfOnly(Swim):
         return []
 
 
-MUTANTS = (IgnoresIncarnations, BelievesTheLatest, RefutesWithTheSameIncarnation, ProbesByItselfOnly)
+class RefutesForOthers(Swim):
+    """Whoever hears that somebody is suspected whom it takes for alive says so, in the other's name."""
+
+    def _learn(self, update: Update) -> None:
+        if update.standing is Standing.SUSPECT and update.source != self.node and update.member != self.node:
+            refuted = update.incarnation + 1
+            update = msgspec.structs.replace(update, standing=Standing.ALIVE, incarnation=refuted)
+        super()._learn(update)
+
+
+class RefutesUnasked(Swim):
+    """Begins a new incarnation every ten periods, as if it had been accused."""
+
+    def _on_period(self) -> None:
+        super()._on_period()
+        if self._periods % 10 == 0:
+            self._defend(Update(self.node, Standing.SUSPECT, self.incarnation, self.node))
+
+
+class GivesUpAtOnce(Swim):
+    """A probe that is not answered is a failure: nobody is suspected first."""
+
+    def _learn(self, update: Update) -> None:
+        if update.standing is Standing.SUSPECT and update.source == self.node:
+            update = msgspec.structs.replace(update, standing=Standing.FAILED)
+        super()._learn(update)
+
+
+class IsImpatient(Heartbeats):
+    """Waits for half of the silence that the rule demands, and goes by its timer alone."""
+
+    def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
+        if isinstance(event, TimerFired) and event.timer.startswith("silence "):
+            member = event.timer.removeprefix("silence ")
+            return self._judge(member, Standing.FAILED, self.silence(now, member))
+        return [
+            SetTimer(effect.timer, effect.after // 2)
+            if isinstance(effect, SetTimer) and effect.timer.startswith("silence ")
+            else effect
+            for effect in super().handle(now, event)
+        ]
+
+
+MUTANTS = (
+    IgnoresIncarnations,
+    BelievesTheLatest,
+    RefutesWithTheSameIncarnation,
+    ProbesByItselfOnly,
+    RefutesForOthers,
+    RefutesUnasked,
+    GivesUpAtOnce,
+)

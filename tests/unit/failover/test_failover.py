@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from apps.failover import Failover, FailoverConfig, FailoverConfigError, assign
 from apps.failover.core import _Worker
+from apps.failover.invariants import violations
+from apps.failover.messages import Beat
 from apps.failover.trace import Leased, Weighed
 from apps.process import Nanoseconds, NodeId
 from experiments.checking.fault_record import FaultRecord, Step
@@ -48,12 +50,53 @@ def twice(cluster: Group) -> list[str]:
     found: list[str] = []
     for t, node, event in cluster.evidence:
         match event:
-            case Leased(shards, lasts):
+            case Leased(shards, lasts, _):
                 witness = Witness(node, 0, 1, Lease(t, list(shards), lasts))
                 found += [violation.message for violation in properties.feed(witness)]
             case Header():
                 properties.feed(Witness(node, 0, 1, event))
     return found
+
+
+def invariants(cluster: Group) -> set[str]:
+    """The invariants that the nodes which run violate now."""
+    coordinator, *workers = (cluster.process(name) if name in cluster.alive else None for name in NAMES)
+    running = [worker for worker in workers if worker is not None]
+    return {found.property for found in violations(cluster.now, coordinator, running)}
+
+
+def broken_in(make: type[Failover], seed: int) -> set[str]:
+    """The invariants that are violated after any step, while nodes crash and are cut off one after another."""
+    cluster = group(seed, make)
+    found: set[str] = set()
+    cluster.on_step = lambda name: found.update(invariants(cluster))
+    draw = Random(f"{seed} storm").random
+    for _ in range(8):
+        victim = NAMES[int(draw() * len(NAMES))]
+        if draw() < 0.5:
+            cluster.crash(victim)
+        else:
+            cluster.partition([victim], [name for name in NAMES if name != victim])
+        cluster.run(int(draw() * 2_000 * MS))
+        cluster.heal()
+        if victim not in cluster.alive:
+            cluster.restart(victim)
+        cluster.run(int(draw() * 2_000 * MS))
+    return found
+
+
+class GrantsWithoutABook(Failover):
+    """Forgets at once what it has granted."""
+
+    def _grant(self, now: Nanoseconds, sender: NodeId, worker: _Worker, beat: Beat) -> None:
+        super()._grant(now, sender, worker, beat)
+        worker.shards.clear()
+
+
+def test_whatever_happens_a_shard_has_one_holder_and_that_holder_is_in_the_coordinators_book() -> None:
+    assert [seed for seed in range(20) if broken_in(Failover, seed)] == []
+    assert "OneOwner" in broken_in(GivesAwayAtOnce, 0) | broken_in(GivesAwayAtOnce, 1)
+    assert "ServedIsGranted" in broken_in(GrantsWithoutABook, 0)
 
 
 def restart(cluster: Group, name: NodeId) -> None:

@@ -9,9 +9,14 @@ import msgspec
 import pytest
 
 from apps.quorum import QuorumConfig
+from experiments.checking.detector_properties import HeartbeatProperties, SwimProperties
+from experiments.checking.failover_properties import FailoverProperties
+from experiments.checking.node_checks import properties_of
+from experiments.run import play
 from experiments.scenario import Drift, Expect, Fault, Quorum, Register, Scenario, Skew, Swim, load
 from experiments.simulation.campaign import prepared
 from experiments.simulation.seed import Outcome, play_seed
+from tests.unit.detectors.mutants import MUTANTS
 from tests.unit.simulation import leaderless
 from tests.unit.simulation.leaderless import MS
 from topologies.leaf_spine import LeafSpine
@@ -21,6 +26,20 @@ SCENARIOS = Path(__file__).parents[3] / "experiments" / "scenarios"
 
 def played(name: str) -> Outcome:
     return play_seed(load(SCENARIOS / f"{name}.toml"))
+
+
+@pytest.mark.parametrize("name", ["detector-grey-link", "detector-one-way-loss", "failover-shards"])
+def test_the_properties_of_detectors_and_failing_over_are_judged_from_the_traces_of_a_run(
+    name: str, tmp_path: Path
+) -> None:
+    scenario = load(SCENARIOS / f"{name}.toml")
+    run = play(scenario, tmp_path, "test", lambda stage, detail: None, "simulated")
+    properties = properties_of(scenario.system)
+    assert isinstance(properties, SwimProperties | HeartbeatProperties | FailoverProperties)
+    found = {check.name: check for check in run.results.checks}
+    assert {found[property].valid for property in properties.judged} == {True}
+    if name == "detector-grey-link":
+        assert "0 in all" not in found["IncarnationsAreOwn"].summary
 
 
 def test_a_strict_store_refuses_what_a_partial_one_answers_from_the_past() -> None:
@@ -125,13 +144,18 @@ FOUND = {
     "SloppyReadAsStrict": (1, "QuorumsAreMet"),
     "AcksBeforeDisk": (21, "AcknowledgedIsOnDisk"),
     "IgnoresIncarnations": (1, "reinstatement"),
+    "BelievesTheLatest": (1, "BeliefsGoForward"),
+    "RefutesForOthers": (1, "IncarnationsAreOwn"),
+    "RefutesUnasked": (0, "RaisedToRefute"),
+    "GivesUpAtOnce": (1, "SuspectedFirst"),
 }
+OF_SWIM = {mutant.__name__ for mutant in MUTANTS}
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_a_mutant_is_found_by_the_check_that_is_there_for_it(name: str) -> None:
     first, check = FOUND[name]
-    make = leaderless.group if name == "IgnoresIncarnations" else leaderless.store
+    make = leaderless.group if name in OF_SWIM else leaderless.store
     scenario = make(f"tests.unit.simulation.mutant_kinds:{name}")
     outcomes = (play_seed(prepared(scenario, seed, random_faults=True)) for seed in (first, *range(100)))
     found = next(outcome for outcome in outcomes if outcome.valid is False)
