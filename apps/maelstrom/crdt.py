@@ -184,6 +184,15 @@ class Replica:
         self._effects: list[Effect] = []
         self._requests: Mapping[type, Callable[[Any], Body]] = {Topology: self._on_topology}
 
+    @property
+    def node(self) -> NodeId:
+        return self._node
+
+    @property
+    def state(self) -> State:
+        """What it holds; to be looked at only."""
+        return self._state
+
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         self._effects = []
         match event:

@@ -109,6 +109,11 @@ class LinKv:
         self._sequence = 0
         self._waiting: dict[int, _Waiting] = {}
 
+    @property
+    def raft(self) -> Raft:
+        """The voter; to be looked at only."""
+        return self._raft
+
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         match event:
             case Started():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.maelstrom import crdt
-from apps.process import NodeId, Process
+from apps.maelstrom.invariants import Invariants, convergence
+from apps.process import NodeId, Process, Received, Requested, Started, step
 from experiments.simulation.group import Conditions, Group
 
 MS = 1_000_000
@@ -35,7 +37,10 @@ steps = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["write", "cut", "
 
 
 def played(make: Make, seed: int, happened: list[tuple[int, str, int]], write: Callable[[int], Any]) -> Group:
+    """Whoever takes a step is looked at for what it violates, and all at the end: nothing may be found."""
     nodes = group(make, seed)
+    watched, found = Invariants(), list[Any]()
+    nodes.on_step = lambda name: found.extend(watched.observe(nodes.process(name)))
     for number, (at, what, pause) in enumerate(happened):
         if what == "write":
             nodes.request(NAMES[at], write(number))
@@ -46,6 +51,7 @@ def played(make: Make, seed: int, happened: list[tuple[int, str, int]], write: C
         nodes.run(pause * MS)
     nodes.heal()
     nodes.run(20 * SECOND)
+    assert found + convergence([nodes.process(name) for name in NAMES]) == []
     return nodes
 
 
@@ -68,6 +74,45 @@ def test_after_the_heal_every_node_counts_the_same_sum_up_and_down(
     deltas = [number * (-1) ** number for number, (_, what, _) in enumerate(happened) if what == "write"]
     nodes = played(crdt.CounterNode, seed, happened, lambda number: crdt.AddDelta(number * (-1) ** number))
     assert {read(nodes, name).value for name in NAMES} == {sum(deltas)}
+
+
+class KeepsTheLatest(crdt.CounterNode):
+    """Takes what comes for the whole truth."""
+
+    def _learn(self, source: NodeId, state: Any) -> None:
+        self._counter._sums.clear()
+        super()._learn(source, state)
+
+
+class CountsTwice(crdt.CounterNode):
+    """Adds what a neighbour tells it to what it had, as if sums were changes."""
+
+    def _learn(self, source: NodeId, state: Any) -> None:
+        had = self._counter.dump()
+        sums = {node: (up + had.get(node, (0, 0))[0], down) for node, (up, down) in state.items()}
+        super()._learn(source, sums if source != self.node else state)
+
+
+class TellsNobody(crdt.CounterNode):
+    def _tell(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "broken"), [(KeepsTheLatest, "StateGrows"), (CountsTwice, "SumsAreOwn"), (TellsNobody, "Convergence")]
+)
+def test_a_mutant_breaks_the_invariant_that_is_about_its_rule(make: Make, broken: str) -> None:
+    watched, found = Invariants(), list[Any]()
+    one, other = (make(name, NAMES[:2]) for name in NAMES[:2])
+    assert isinstance(one, crdt.Replica)
+    assert isinstance(other, crdt.Replica)
+    for replica in (one, other):
+        step(replica, 0, [Started(), Requested("c1", 1, crdt.AddDelta(5))])
+        found += watched.observe(replica)
+    for sums in ({"n2": (5, 0)}, {"n2": (5, 0)}, {}):
+        step(one, 0, [Received("n2", crdt.Delta(1, sums))])
+        found += watched.observe(one)
+    found += convergence([one, other])
+    assert broken in {violation.property for violation in found}
 
 
 def test_a_broadcast_crosses_a_line_of_nodes_that_only_know_their_neighbours() -> None:

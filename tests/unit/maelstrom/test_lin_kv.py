@@ -8,6 +8,7 @@ import pytest
 
 from apps.maelstrom.lin_kv import Cas, CasOk, Error, LinKv, Read, ReadOk, Write, WriteOk
 from apps.raft import RaftConfig
+from apps.raft.invariants import Invariants
 from experiments.simulation.group import Group
 
 MS = 1_000_000
@@ -66,6 +67,8 @@ def test_a_minority_says_that_it_may_have_happened_or_that_it_did_not(nodes: Gro
 
 
 def test_what_is_asked_while_the_leader_changes_takes_effect_once(nodes: Group) -> None:
+    watched, found = Invariants(), list[Any]()
+    nodes.on_step = lambda name: found.extend(watched.observe(nodes.process(name).raft))
     leader = max(NAMES, key=lambda name: nodes.process(name)._raft.role == "leader")
     asker = next(name for name in NAMES if name != leader)
     assert ask(nodes, asker, Write("x", 0)) == WriteOk()
@@ -78,3 +81,5 @@ def test_what_is_asked_while_the_leader_changes_takes_effect_once(nodes: Group) 
     assert CasOk() in answered
     value = ask(nodes, asker, Read("x")).value
     assert value >= sum(answer == CasOk() for answer in answered) > 0
+    assert found == []
+    assert watched.committed
