@@ -36,7 +36,7 @@ from experiments.simulation.lane import LINK_NS, Lane
 from experiments.simulation.sampling import STEPS, quantile_table
 from topologies.impairment import Impairment, expected_delay
 from topologies.plan import HOST_MTU, FabricPlan, Link
-from topologies.tenants import OVERHEAD as TUNNEL_BYTES
+from topologies.plan import OVERHEAD as TUNNEL_BYTES
 
 #: What a frame takes beyond the links: sockets, wake-ups and the wait for a processor. Fitted, so that operations take
 #: as long as on the fabric of a machine that does nothing else (docs/simulator.md).
