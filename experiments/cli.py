@@ -42,6 +42,7 @@ errors = Console(stderr=True, highlight=False)
 WorldName = Literal["emulated", "simulated"]
 
 #: As in `experiments.scenario`, likewise.
+DataplaneName = Literal["ovs", "routed"]
 RequirementName = Literal["kernel"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
@@ -86,6 +87,9 @@ def run(
     world: Annotated[
         WorldName, typer.Option(help="Where it plays: on the real fabric, or simulated, in virtual time.")
     ] = "emulated",
+    dataplane: Annotated[
+        DataplaneName | None, typer.Option(help="What forwards, whatever the scenario says: to compare the two.")
+    ] = None,
     require: Annotated[
         RequirementName | None, typer.Option(help="Refuse to run where something would stand in for the kernel's own.")
     ] = None,
@@ -99,6 +103,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Play a scenario, on the real fabric unless told otherwise, check what its clients saw, and write a report."""
+    from experiments.plans import on_dataplane
     from experiments.run import strikes_of
     from experiments.scenario import stretched
     from experiments.simulation.random_faults import with_random_faults
@@ -106,6 +111,8 @@ def run(
     asked = _loaded(scenario)
     if time_scale is not None:
         asked = stretched(asked, time_scale)
+    if dataplane is not None:
+        asked = msgspec.structs.replace(asked, plan=on_dataplane(asked.plan, dataplane))
     if require is not None:
         asked = msgspec.structs.replace(asked, requires=(require,))
     if pcap:

@@ -7,8 +7,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from experiments.scenario import Scenario, load, place
+from topologies.check import check
 from topologies.graph import SingleSwitch
 from topologies.leaf_spine import LeafSpine
 from topologies.plan import FabricPlan, PlanError
@@ -41,6 +45,13 @@ def scenario_file(name: str) -> Path:
         names = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.toml")))
         raise FileNotFoundError(errno.ENOENT, f"no scenario of that name; there is {names}, or give a .toml file", name)
     return shipped
+
+
+def on_dataplane(plan: FabricPlan, dataplane: Literal["ovs", "routed"]) -> FabricPlan:
+    """The same plan, forwarded by something else. Raises `PlanError` where that cannot do what the plan asks."""
+    moved = msgspec.structs.replace(plan, dataplane=dataplane)
+    check(moved)
+    return moved
 
 
 def named_plan(text: str) -> FabricPlan:

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.lab import lab
 from experiments.nemesis import expected_reach
-from experiments.plans import named_plan, scenario_file
+from experiments.plans import named_plan, on_dataplane, scenario_file
 from experiments.run import recorded
 from experiments.scenario import ScenarioError, load
 from topologies.leaf_spine import LeafSpine
@@ -73,3 +73,11 @@ def test_a_recorded_run_and_a_lab_with_a_plan_that_cannot_be_are_refused(tmp_pat
             recorded(tmp_path)
         with pytest.raises(PlanError, match="hosts of leaf2 cannot reach those of leaf1"):
             lab(one, scenario.system, scenario.workload)
+
+
+def test_a_plan_may_be_forwarded_by_something_else_unless_that_cannot_do_what_it_asks() -> None:
+    plan = LeafSpine(2, 3, 4)
+    assert on_dataplane(plan, "routed") == msgspec.structs.replace(plan, dataplane="routed")
+    watched = msgspec.structs.replace(plan, bfd_interval=20_000_000)
+    with pytest.raises(PlanError, match=r"(?i)bfd"):
+        on_dataplane(watched, "routed")
