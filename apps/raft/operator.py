@@ -1,4 +1,4 @@
-"""Who asks a Raft cluster for other members, as an administrator's tool does: again and again, until it is so."""
+"""Who asks a Raft cluster for other members or another leader, as an administrator's tool does: until it is so."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ from apps.process import (
     TimerFired,
     Trace,
 )
-from apps.raft.messages import ChangeMembership
+from apps.raft.messages import ChangeMembership, TransferLeadership
 from apps.workload import Start
 
 _ASK = "ask"
 
 
 class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The members wanted. ``timeout``: a node that has not answered for so long is passed over for the next.
+    """The members wanted, or ``leader``: who is to lead, where one is named.
+
+    ``timeout``: a node that has not answered for so long is passed over for the next.
 
     ``pause``: how long to wait before asking again after an answer that was none.
     """
 
-    voters: tuple[NodeId, ...]
+    voters: tuple[NodeId, ...] = ()
     learners: tuple[NodeId, ...] = ()
+    leader: NodeId | None = None
     timeout: Nanoseconds = 1_000_000_000
     pause: Nanoseconds = 50_000_000
 
@@ -53,6 +56,11 @@ class Operator:
 
     def __init__(self, nodes: Sequence[NodeId], config: OperatorConfig, first_request: int = 0) -> None:
         self._nodes, self._config = list(nodes), config
+        self._wanted: ChangeMembership | TransferLeadership
+        if config.leader is None:
+            self._wanted = ChangeMembership(config.voters, config.learners)
+        else:
+            self._wanted = TransferLeadership(config.leader)
         self._request = first_request
         self._asked = 0  # a position in nodes
         self.done = False
@@ -74,8 +82,7 @@ class Operator:
         self._request += 1
         node = self._nodes[self._asked]
         self._asked = (self._asked + 1) % len(self._nodes)
-        wanted = ChangeMembership(self._config.voters, self._config.learners)
-        return [Send(node, Request(self._request, wanted)), SetTimer(_ASK, self._config.timeout)]
+        return [Send(node, Request(self._request, self._wanted)), SetTimer(_ASK, self._config.timeout)]
 
     def _heed(self, node: NodeId, result: kv.Result) -> list[Effect]:
         if isinstance(result, kv.Done | kv.Refused):

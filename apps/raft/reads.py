@@ -192,8 +192,9 @@ class Reads(Snapshots):
         return self._last_number
 
     def _on_read_index_reply(self, sender: NodeId, reply: ReadIndexReply) -> None:
-        if sender != self.leader or reply.term < self.term or reply.number > self._last_number:
-            return  # of an earlier leader, or to a question of this node's earlier incarnation
+        asked = any(one.number == reply.number for one in self._forwarded)
+        if sender != self.leader or reply.term < self.term or not asked:
+            return  # of an earlier leader, answered before, or to a question of this node's earlier incarnation
         # What was asked before this, and whose question or answer got lost, came in before it as well.
         while self._forwarded and self._forwarded[0].number <= reply.number:
             self._ready.append((reply.index, self._forwarded.popleft().reads))

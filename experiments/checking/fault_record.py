@@ -152,6 +152,8 @@ class FaultRecord(msgspec.Struct, frozen=True):
                 return f"{_listed(directions)} {_were(directions)} impaired"
             case "reconfigure":
                 return f"{_listed(resolved.get('voters', []))} were to be the voters"
+            case "transfer":
+                return f"{_listed(resolved.get('nodes', []))} was to lead"
         return f"{self.kind} struck"
 
 

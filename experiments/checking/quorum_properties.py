@@ -14,7 +14,14 @@ from apps.quorum import QuorumConfig, Ring
 from experiments.checking.raft_properties import Violation
 from experiments.checking.trace import Acknowledged, Boot, Handoff, Keep, Put, Read, TraceError, Witness
 
-PROPERTIES = ("DotsAreUnique", "NothingGoesBack", "AcknowledgedIsOnDisk", "QuorumsAreMet", "NothingLost")
+PROPERTIES = (
+    "DotsAreUnique",
+    "ContextsAreHonest",
+    "NothingGoesBack",
+    "AcknowledgedIsOnDisk",
+    "QuorumsAreMet",
+    "NothingLost",
+)
 
 Dot: TypeAlias = tuple[str, int]
 Dots: TypeAlias = tuple[Dot, ...]
@@ -31,6 +38,8 @@ class QuorumProperties:
         self._config = config
         self._ring = Ring(nodes, config.virtual_nodes)
         self._puts: dict[Dot, tuple[Put, Witness]] = {}
+        self._last: dict[tuple[str, str], int] = {}
+        self._before: dict[Dot, int] = {}
         self._kept: dict[str, dict[str, tuple[Dots, Witness]]] = {node: {} for node in nodes}
         self._hints: dict[str, dict[tuple[str, str], Dots]] = {node: {} for node in nodes}
         self._vouched: dict[str, dict[str, tuple[Dot, Witness]]] = {node: {} for node in nodes}
@@ -71,20 +80,42 @@ class QuorumProperties:
             message = f"{put.actor} gave {put.counter} to two writes"
             return [Violation("DotsAreUnique", message, (self._puts[dot][1], witness))]
         self._puts[dot] = put, witness
+        written = put.actor, put.key
+        self._before[dot] = self._last.get(written, 0)
+        self._last[written] = put.counter
         return []
 
     def _keep(self, witness: Witness, key: str, dots: Dots, owner: str | None) -> list[Violation]:
+        dishonest = self._dishonest(witness, key, dots)
         if owner is not None:
             self._hints[witness.node][owner, key] = dots
-            return []
+            return dishonest
         shelf = self._kept[witness.node]
         before, origin = shelf.get(key, ((), witness))
         shelf[key] = dots, witness
         gone = [dot for dot in before if not self._is_there(dot, dots, witness)]
         if not gone:
-            return []
+            return dishonest
         message = f"{witness.node} let go of {_said(gone)} of {key} for {_said(dots)}, whose writers had not seen it"
-        return [Violation("NothingGoesBack", message, (origin, witness))]
+        return [*dishonest, Violation("NothingGoesBack", message, (origin, witness))]
+
+    def _dishonest(self, witness: Witness, key: str, dots: Dots) -> list[Violation]:
+        """What is kept without the same actor's version before it: who reads it there will be taken to have seen both.
+
+        That one is enough, as it has one before it in turn (Preguiça et al. 2012).
+        """
+        if self._config.versions != "siblings":
+            return []
+        for dot in dots:
+            self._of(dot, witness)
+            before = dot[0], self._before[dot]
+            if before[1] and not self._is_there(before, dots, witness):
+                message = (
+                    f"{witness.node} keeps {_said([dot])} of {key} without {_said([before])}, which whoever reads it "
+                    "there will seem to have seen"
+                )
+                return [Violation("ContextsAreHonest", message, (self._puts[before][1], witness))]
+        return []
 
     def _acknowledge(self, witness: Witness, key: str, dot: Dot, by: Sequence[str]) -> list[Violation]:
         self.acknowledged += 1

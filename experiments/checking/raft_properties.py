@@ -31,7 +31,15 @@ from experiments.checking.trace import (
 PROPERTIES = ("ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety")
 
 #: Decided only where traces tell of votes and configurations; those of other implementations need not.
-RULES = ("OneVoteATerm", "ElectedByQuorum", "CommittedByQuorum", "OneChangeAtATime")
+RULES = (
+    "OneVoteATerm",
+    "VotesAreKept",
+    "ElectedByQuorum",
+    "OnlyConflictsRemove",
+    "CommittedByQuorum",
+    "CommittedIsOnDisk",
+    "OneChangeAtATime",
+)
 
 #: An entry as a trace shows it: its term, and the digest of its command.
 Entry: TypeAlias = tuple[int, str]
@@ -62,13 +70,18 @@ def _only(event: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 class _Node:
-    """What a node's trace has told so far. ``leading``: the event that made it the leader it still is."""
+    """What a node's trace has told so far. ``leading``: the event that made it the leader it still is. ``voted``: the
+    last vote that it cast. ``removed``: the event with which it has removed entries from an index on, and the first of
+    them, as long as nothing was put in their place.
+    """
 
     def __init__(self) -> None:
         self.log: list[Entry] = []
         self.term = 0
         self.commit = 0
         self.leading: Witness | None = None
+        self.voted: Witness | None = None
+        self.removed: tuple[int, Entry, Witness] | None = None
         self.configuration: Configuration | None = None
         self.undo: list[tuple[int, list[Entry]]] = []
 
@@ -79,6 +92,7 @@ class _Node:
         of what was done (`apps.process`).
         """
         last, log = event.last, self.log
+        self.removed = None
         while not (
             (self.undo[-1][0] - 1 if self.undo else 0) <= last <= len(log)
             and (last == 0 or log[last - 1][0] == event.last_term)
@@ -90,6 +104,9 @@ class _Node:
         del log[last:]
         self.undo.clear()
         self.term, self.commit, self.leading = event.term, 0, None
+
+    def has(self, index: int, entry: Entry) -> bool:
+        return index <= len(self.log) and self.log[index - 1] == entry
 
 
 class _Leader:
@@ -123,9 +140,16 @@ class RaftProperties:
     voters, and one of its outgoing voters too while it is joint.
 
     - **OneVoteATerm**: a node votes for one candidate in a term, restarts included (§5.2).
+    - **VotesAreKept**: a node comes up in no earlier term than it last voted in, and in that one with its vote: both
+      are on disk before the vote is cast (Figure 2).
     - **ElectedByQuorum**: who becomes leader has the votes of a quorum of its configuration (§5.2, §6).
+    - **OnlyConflictsRemove**: a node removes entries of its log only for an entry of another term in place of the first
+      of them (Figure 2), and installs a snapshot without removing what its log agrees with (§7): what is removed
+      without need may have been acknowledged.
     - **CommittedByQuorum**: what a leader commits ends with an entry of its own term, and a quorum of its configuration
       has it in their logs (§5.3, §5.4.2).
+    - **CommittedIsOnDisk**: a quorum of the configuration by which an entry was committed has it for good. What a node
+      has written shows when it comes up again, and what it lacks then it had acknowledged before it was on disk.
     - **OneChangeAtATime**: a leader begins a change of members when the last one and an entry of its own term are
       committed, and by a step after which quorums still meet (§6, thesis §4.1, and raft-dev, July 2015).
 
@@ -139,6 +163,7 @@ class RaftProperties:
         self._committed: list[Entry] = []
         self._committed_in: list[int] = []
         self._committed_by: list[Witness] = []
+        self._committed_under: list[Configuration | None] = []
         self._latest_commit_term = 0
         self._applied: dict[int, tuple[Entry, Witness]] = {}
         self._votes: dict[tuple[int, str], tuple[str, Witness]] = {}
@@ -184,14 +209,50 @@ class RaftProperties:
             case Install(index=index, term=term):
                 return self._install(node, witness, index, term)
             case Started() as event:
-                node.recover(witness, event)
+                return self._start(node, witness, event)
             case Vote(term=term, candidate=candidate):
-                return self._vote(witness, term, candidate)
+                return self._vote(node, witness, term, candidate)
             case Configure() as event:
                 return self._configure(node, witness, event)
         return []
 
-    def _vote(self, witness: Witness, term: int, candidate: str) -> list[Violation]:
+    def _start(self, node: _Node, witness: Witness, event: Started) -> list[Violation]:
+        before = node.log[: len(self._committed)]
+        node.recover(witness, event)
+        if node.configuration is None:
+            return []
+        return [*self._votes_are_kept(node, witness, event), *self._committed_is_on_disk(node, witness, before)]
+
+    def _votes_are_kept(self, node: _Node, witness: Witness, event: Started) -> list[Violation]:
+        if node.voted is None or not isinstance(node.voted.event, Vote):
+            return []
+        term, candidate = node.voted.event.term, node.voted.event.candidate
+        if event.term > term or (event.term == term and event.vote == candidate):
+            return []
+        found = f"term {event.term}, with a vote for {event.vote or 'nobody'}"
+        message = f"{witness.node} voted for {candidate} in term {term}, and came up in {found}"
+        return [Violation("VotesAreKept", message, (node.voted, witness))]
+
+    def _committed_is_on_disk(self, node: _Node, witness: Witness, before: list[Entry]) -> list[Violation]:
+        """``before``: the node's log when it died, as far as entries are known to be committed."""
+        if node.log[: len(before)] == before:
+            return []
+        for index, (entry, committed) in enumerate(zip(before, self._committed, strict=False), 1):
+            configuration = self._committed_under[index - 1]
+            if entry != committed or node.has(index, entry):
+                continue
+            voters = self._lacks_quorum(configuration, self._who_has(index, entry))
+            if voters:
+                having = list(filter(self._who_has(index, entry), voters))
+                message = (
+                    f"{witness.node} came up without entry {index}, which was committed: of {', '.join(voters)} only "
+                    f"{', '.join(having) or 'none'} still {'has' if len(having) == 1 else 'have'} it"
+                )
+                return [Violation("CommittedIsOnDisk", message, (self._committed_by[index - 1], witness), index)]
+        return []
+
+    def _vote(self, node: _Node, witness: Witness, term: int, candidate: str) -> list[Violation]:
+        node.voted = witness
         first, cast = self._votes.setdefault((term, witness.node), (candidate, witness))
         if first == candidate:
             return []
@@ -216,9 +277,11 @@ class RaftProperties:
         message = f"{witness.node} changed the members at {after.index} {wrong}"
         return [Violation("OneChangeAtATime", message, (node.leading, witness), after.index)]
 
-    def _lacks_quorum(self, node: _Node, having: Callable[[str], bool]) -> list[str]:
-        """The voters of the configuration at ``node`` of which a majority is not ``having`` it; empty if one is."""
-        configuration = node.configuration
+    def _who_has(self, index: int, entry: Entry) -> Callable[[str], bool]:
+        return lambda name: (node := self._nodes.get(name)) is not None and node.has(index, entry)
+
+    def _lacks_quorum(self, configuration: Configuration | None, having: Callable[[str], bool]) -> list[str]:
+        """The voters of ``configuration`` of which a majority is not ``having`` it; empty if one is."""
         if configuration is not None:
             for voters in (configuration.voters, configuration.outgoing):
                 if voters and sum(map(having, voters)) < majority(len(voters)):
@@ -245,7 +308,9 @@ class RaftProperties:
                     (other.elected, witness),
                 )
             )
-        voters = self._lacks_quorum(node, lambda voter: self._votes.get((event.term, voter), ("",))[0] == witness.node)
+        voters = self._lacks_quorum(
+            node.configuration, lambda voter: self._votes.get((event.term, voter), ("",))[0] == witness.node
+        )
         if voters:
             cast = [vote for (term, _), (to, vote) in self._votes.items() if (term, to) == (event.term, witness.node)]
             message = f"{witness.node} became leader of term {event.term} with {len(cast)} votes of {', '.join(voters)}"
@@ -282,6 +347,7 @@ class RaftProperties:
         if not 1 <= first <= len(log) + 1:
             raise _impossible(witness, f"appended at {first} to a log that ends at {len(log)}")
         found = self._truncate(node, witness, first) if first <= len(log) else []
+        found += self._only_conflicts_remove(node, witness, event)
         previous = log[-1][0] if log else 0
         differs = False
         for index, (term, digest) in enumerate(zip(event.terms, event.digests, strict=True), first):
@@ -308,11 +374,22 @@ class RaftProperties:
             previous = term
         return found
 
+    def _only_conflicts_remove(self, node: _Node, witness: Witness, event: Append) -> list[Violation]:
+        removed, node.removed = node.removed, None
+        if node.configuration is None or removed is None or not event.terms:
+            return []
+        first, (term, _), by = removed
+        if (first, term) != (event.first, event.terms[0]):
+            return []
+        message = f"{witness.node} removed its entries from {first} on, and put another of the same term {term} there"
+        return [Violation("OnlyConflictsRemove", message, (by, witness) if by is not witness else (witness,), first)]
+
     def _truncate(self, node: _Node, witness: Witness, first: int) -> list[Violation]:
         gone = len(node.log) - first + 1
         if gone <= 0:
             return []
         node.undo.append((first, node.log[first - 1 :]))
+        node.removed = first, node.log[first - 1], witness
         del node.log[first - 1 :]
         if node.leading is None:
             return []
@@ -327,6 +404,7 @@ class RaftProperties:
         if not (index <= len(node.log) and node.log[index - 1][0] == term):
             node.undo.append((1, node.log[:]))
             node.log[:] = self._committed[:index]
+            node.removed = None
         node.commit = max(node.commit, index)
         return []
 
@@ -343,6 +421,7 @@ class RaftProperties:
                 self._committed.append(entry)
                 self._committed_in.append(term)
                 self._committed_by.append(witness)
+                self._committed_under.append(node.configuration if node.leading else None)
             elif self._committed[index - 1] == entry:
                 if term >= self._committed_in[index - 1]:
                     continue
@@ -361,15 +440,10 @@ class RaftProperties:
         if entry[0] != node.term:
             message = f"{witness.node}, leader of term {node.term}, committed up to {upto}, an entry of term {entry[0]}"
             return [Violation("CommittedByQuorum", message, (node.leading, witness), upto)]
-
-        def has_it(voter: str) -> bool:
-            other = self._nodes.get(voter)
-            return other is not None and len(other.log) >= upto and other.log[upto - 1] == entry
-
-        voters = self._lacks_quorum(node, has_it)
+        voters = self._lacks_quorum(node.configuration, self._who_has(upto, entry))
         if not voters:
             return []
-        having = [voter for voter in voters if has_it(voter)]
+        having = list(filter(self._who_has(upto, entry), voters))
         message = (
             f"{witness.node} committed {upto} when of {', '.join(voters)} only {', '.join(having) or 'none'} had it"
         )

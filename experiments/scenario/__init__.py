@@ -6,7 +6,7 @@ has its module, which has the data and its reader side by side: `topology`, `sys
 """
 
 from experiments.scenario.expect import Expect
-from experiments.scenario.faults import Fault, Flap, Impair, Kill, LinkDown, Partition, Reconfigure
+from experiments.scenario.faults import Fault, Flap, Impair, Kill, LinkDown, Partition, Reconfigure, Transfer
 from experiments.scenario.names import ROLES, ScenarioError, directions, flapping, link_of, links, place
 from experiments.scenario.process_faults import (
     BitFlip,
@@ -58,6 +58,7 @@ __all__ = [
     "SlowDisk",
     "Swim",
     "System",
+    "Transfer",
     "Workload",
     "directions",
     "flapping",

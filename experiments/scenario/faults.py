@@ -102,7 +102,18 @@ class Reconfigure(msgspec.Struct, frozen=True, tag="reconfigure", tag_field="kin
     lasts: int
 
 
-Fault: TypeAlias = Partition | LinkDown | Flap | Impair | Kill | Reconfigure | ProcessFault
+class Transfer(msgspec.Struct, frozen=True, tag="transfer", tag_field="kind"):
+    """An operator, beside the clients, asks a Raft cluster to be led by one of ``nodes``, drawn when it begins to ask.
+
+    It asks until there is an answer that ends it, and for no longer than ``lasts``.
+    """
+
+    nodes: tuple[str, ...]
+    at: int
+    lasts: int
+
+
+Fault: TypeAlias = Partition | LinkDown | Flap | Impair | Kill | Reconfigure | Transfer | ProcessFault
 
 
 class Aim(msgspec.Struct, frozen=True):
@@ -189,6 +200,12 @@ def _reconfigure(table: Table, aim: Aim) -> Reconfigure:
     return Reconfigure(voters, learners, aim.at, aim.lasts)
 
 
+def _transfer(table: Table, aim: Aim) -> Transfer:
+    if not isinstance(aim.system, Raft):
+        table.wrong("kind", 'only a system of kind "raft" can be asked for another leader')
+    return Transfer(_nodes(table, aim), aim.at, aim.lasts)
+
+
 def _of_processes(read: Reader) -> Callable[[Table, Aim], Fault]:
     def read_one(table: Table, aim: Aim) -> Fault:
         fault = read(table, lambda: _nodes(table, aim), aim.at, aim.lasts)
@@ -207,6 +224,7 @@ _KINDS: dict[str, Callable[[Table, Aim], Fault]] = {
     "impair": _impair,
     "kill": _kill,
     "reconfigure": _reconfigure,
+    "transfer": _transfer,
     **{kind: _of_processes(read) for kind, read in READERS.items()},
 }
 

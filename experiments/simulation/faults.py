@@ -1,4 +1,5 @@
-"""Faults that only a simulated world has: of disks, clocks and the transport (`experiments.scenario.process_faults`).
+"""Faults that only a simulated world has: of disks, clocks and the transport (`experiments.scenario.process_faults`),
+and leadership that is asked to go to another node.
 
 They strike as all others do, and need no proof by measurement: what is asked for here is what happens.
 """
@@ -9,7 +10,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, Skew, SlowDisk
+from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, Skew, SlowDisk, Transfer
 from experiments.simulation.network import Unruly
 from experiments.simulation.world import SimulatedWorld, Trap
 from experiments.strikes import STRIKES, KillStrike, Record, Strike
@@ -101,6 +102,24 @@ class _CrashPointStrike(_EverywhereStrike):
         return self.world.set_trap(Trap(fault.event, fault.share, fault.down))
 
 
+class _TransferStrike(Strike):
+    fault: Transfer
+    world: SimulatedWorld
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        nodes = self.targets([self.fault.nodes])[0]
+        heir = nodes[int(self.random.random() * len(nodes))]
+        self.handles = [self.world.ask_to_lead(heir)]
+        return {"nodes": [heir], "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        return {"effective": True}
+
+    async def prove_healed(self) -> Record:
+        return {"effective": True}
+
+
 #: What a schedule in a simulated world can strike with.
 SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     **STRIKES,
@@ -111,4 +130,5 @@ SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     Skew: _SkewStrike,
     Disorder: _DisorderStrike,
     CrashPoint: _CrashPointStrike,
+    Transfer: _TransferStrike,
 }

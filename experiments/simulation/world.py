@@ -38,6 +38,9 @@ PATIENCE_NS = 30_000_000_000
 #: Processes are not started at the same moment: they come up within this time of each other.
 START_NS = 50_000_000
 
+#: How long an operator has to dial the nodes before it begins to ask.
+DIALLING_NS = 10_000_000
+
 #: How often the world is looked at by those who wait for something in it, in seconds.
 LOOK_S = 0.01
 
@@ -64,7 +67,8 @@ class SimulatedWorld:
     """Lives in the running loop, which is a `Loop`. All that happens in it is told to ``recorder``.
 
     Beside what every world can do to its processes there are faults here that only a simulation has: `slow_disk`,
-    `fill_disk`, `set_clock`, `skew_clock`, `set_trap`, `flip_bit`. Each but the last returns a handle for `lift`.
+    `fill_disk`, `set_clock`, `skew_clock`, `set_trap`, `ask_to_lead`, `flip_bit`. Each but the last returns a handle
+    for `lift`.
     """
 
     def __init__(self, scenario: Scenario, placement: dict[str, str], recorder: Recorder) -> None:
@@ -378,11 +382,19 @@ class SimulatedWorld:
             self._start(node)
 
     async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int:
+        return self._operate({"voters": voters, "learners": learners})
+
+    def ask_to_lead(self, node: NodeId) -> int:
+        """Have an operator ask for ``node`` as the leader, until it is answered or lifted."""
+        # A cluster has answered by its longest election timeout, or the question was lost.
+        return self._operate({"leader": node, "timeout": self.scenario.system.timeouts[1]})
+
+    def _operate(self, wanted: dict[str, Any]) -> int:
         name = f"operator{len(self._operators) + 1}"
-        self._operators[name] = {"kind": "operator", "voters": voters, "learners": learners}
+        self._operators[name] = {"kind": "operator", **wanted}
         self._where[name] = self.placement[(self.clients or self.nodes)[0]]
         self._start(name)
-        self.drivers[name].deliver([Requested(CONTROL, 1, Start(self.kernel.now))])
+        self.drivers[name].deliver([Requested(CONTROL, 1, Start(self.kernel.now + DIALLING_NS))])
         return self._held(self.drivers[name].stop)
 
     def members(self) -> Configuration | None:

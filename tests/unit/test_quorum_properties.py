@@ -49,6 +49,22 @@ def test_two_writes_with_one_name_are_found() -> None:
     assert traces.violated == ["DotsAreUnique"]
 
 
+def test_who_keeps_one_of_siblings_has_the_same_actors_earlier_ones() -> None:
+    traces = Traces(QuorumConfig(versions="siblings"))
+    traces.put(1, 10)
+    traces.put(2, 20)
+    traces.put(1, 30, {"n1#1": 2}, actor="n2#1")
+    traces.put(3, 40)
+    traces.keep("n1", ONE)
+    traces.keep("n1", ONE, TWO)
+    traces.keep("n1", OTHER)  # its writer had seen both
+    traces.keep("n1", OTHER, ("n1#1", 3))
+    assert traces.violated == []
+    traces.keep("n2", TWO)
+    traces.keep("n2", TWO, owner="n1")
+    assert traces.violated == ["ContextsAreHonest", "ContextsAreHonest"]
+
+
 def test_the_last_writer_may_replace_the_others_and_not_the_other_way_round() -> None:
     traces = written()
     for dot in (ONE, OTHER, TWO):

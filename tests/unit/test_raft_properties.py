@@ -42,9 +42,9 @@ class Script:
         for node in nodes:
             self.say(node, "started", term=0, vote=None, last=0, last_term=0)
 
-    def restart(self, node: str, term: int, last: int, last_term: int) -> None:
+    def restart(self, node: str, term: int, last: int, last_term: int, vote: str | None = None) -> None:
         self._incarnations[node] += 1
-        self.say(node, "started", term=term, vote=None, last=last, last_term=last_term)
+        self.say(node, "started", term=term, vote=vote, last=last, last_term=last_term)
 
     def role(self, node: str, role: str, term: int) -> None:
         self.say(node, "role", role=role, term=term, last=0, last_term=0)
@@ -284,12 +284,25 @@ def told() -> Script:
 
 def test_two_votes_in_a_term_violate_a_rule_even_when_nobody_wins_by_them(told: Script) -> None:
     told.vote("c", "b", 3)
-    told.restart("c", 3, 0, 0)
+    told.restart("c", 3, 0, 0, vote="b")
     told.vote("c", "b", 3)
     assert told.violated == []
     told.vote("c", "a", 3)
     assert told.violated == ["OneVoteATerm"]
     assert told.found[0].message == "c voted for b and for a in term 3"
+
+
+def test_a_node_that_comes_up_without_its_last_vote_violates_a_rule_even_when_it_is_not_asked_again(
+    told: Script,
+) -> None:
+    told.vote("c", "b", 3)
+    told.restart("c", 3, 0, 0, vote="b")
+    told.restart("c", 4, 0, 0)
+    assert told.violated == []
+    told.restart("c", 3, 0, 0)
+    told.restart("c", 2, 0, 0, vote="b")
+    assert told.violated == ["VotesAreKept", "VotesAreKept"]
+    assert told.found[0].message == "c voted for b in term 3, and came up in term 3, with a vote for nobody"
 
 
 def test_who_leads_without_the_votes_of_a_majority_of_the_voters_violates_a_rule(told: Script) -> None:
@@ -309,6 +322,45 @@ def test_a_commit_needs_a_majority_of_both_sets_of_voters_while_a_change_is_unde
     told.commit("a", 3, 2)
     assert told.violated == ["CommittedByQuorum"]
     assert told.found[0].message == "a committed 3 when of a, d, e only a had it"
+
+
+def test_what_was_committed_is_on_the_disks_of_a_quorum_which_restarts_show(told: Script) -> None:
+    told.append("c", 1, "2x")
+    told.append("a b c", 2, "2y")
+    told.commit("a", 2, 2)
+    told.restart("c", 2, 0, 0)  # a and b are enough
+    told.append("c", 1, "2x", "2y")
+    told.restart("c", 2, 2, 2)
+    assert told.violated == []
+    told.restart("c", 2, 1, 2)
+    told.restart("b", 2, 1, 2, vote="a")
+    assert told.violated == ["CommittedIsOnDisk"]
+    assert told.found[0].message == ("b came up without entry 2, which was committed: of a, b, c only a still has it")
+
+
+def test_entries_are_removed_for_others_of_another_term_and_for_nothing_else(told: Script) -> None:
+    told.append("c", 1, "2x", "2p", "2q")
+    told.role("c", "follower", 3)
+    told.say("c", "truncate", **{"from": 2})
+    told.append("c", 2, "3p", "3q")
+    told.say("c", "truncate", **{"from": 3})  # a crash may come between this and what was to follow
+    told.restart("c", 3, 3, 3)
+    told.append("c", 4, "3r", "3s")
+    assert told.violated == []
+    told.say("c", "truncate", **{"from": 4})
+    told.append("c", 4, "3r")
+    assert told.violated == ["OnlyConflictsRemove"]
+    assert told.found[0].message == "c removed its entries from 4 on, and put another of the same term 3 there"
+
+
+def test_a_snapshot_removes_nothing_that_agrees_with_it(told: Script) -> None:
+    told.append("c", 1, "2x", "2p", "2q")
+    told.say("c", "install", index=1, term=2)
+    told.append("c", 4, "2r")
+    assert told.violated == []
+    told.say("c", "install", index=1, term=2)
+    told.append("c", 2, "2p")
+    assert told.violated == ["OnlyConflictsRemove"]
 
 
 def test_a_leader_that_commits_an_entry_of_an_earlier_term_by_itself_violates_a_rule(told: Script) -> None:

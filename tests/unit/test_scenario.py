@@ -25,6 +25,7 @@ from experiments.scenario import (
     ScenarioError,
     Skew,
     SlowDisk,
+    Transfer,
     directions,
     load,
     parse,
@@ -220,6 +221,11 @@ share = "50%"
 down = "300ms"
 at = "8s"
 for = "1s"
+[[fault]]
+kind = "transfer"
+nodes = ["followers"]
+at = "9s"
+for = "1s"
 """
 
 
@@ -235,6 +241,7 @@ def test_processes_disks_clocks_and_the_transport_have_faults_of_their_own() -> 
         Skew(("n2",), -200_000_000, 50_000_000, 6 * s, s),
         Disorder(0.02, 0.0, 0.1, 100_000_000, 7 * s, s),
         CrashPoint("vote", 0.5, 300_000_000, 8 * s, s),
+        Transfer(("followers",), 9 * s, s),
     )
 
 

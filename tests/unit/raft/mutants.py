@@ -12,7 +12,7 @@ import msgspec
 from apps import kv
 from apps.process import NodeId, Started
 from apps.raft import Entry, Raft, Record
-from apps.raft.messages import AppendReply, HardState, HeartbeatReply, RequestVote, SnapshotRecord
+from apps.raft.messages import AppendReply, HardState, HeartbeatReply, ReadIndexReply, RequestVote, SnapshotRecord
 from apps.raft.progress import Progress
 
 
@@ -170,6 +170,15 @@ class NumbersReadsFromOne(Raft):
         return self._last_number
 
 
+class BelievesLaterAnswers(Raft):
+    """A follower that takes an answer to a question of any later number for its own, as our Raft itself did once."""
+
+    def _on_read_index_reply(self, sender: NodeId, reply: ReadIndexReply) -> None:
+        if self._forwarded and reply.number > self._forwarded[-1].number:
+            reply = msgspec.structs.replace(reply, number=self._forwarded[-1].number)
+        super()._on_read_index_reply(sender, reply)
+
+
 class InstallsOverALongerLog(Raft):
     """Begins its log anew behind a snapshot, though what it has after it was acknowledged."""
 
@@ -234,6 +243,7 @@ MUTANTS: tuple[type[Raft], ...] = (
     ForgetsLeaseOnRestart,
     ReadsBeforeItApplies,
     NumbersReadsFromOne,
+    BelievesLaterAnswers,
     InstallsOverALongerLog,
     KeepsAConflictingLog,
     ChangesVotersAtOnce,

@@ -251,8 +251,8 @@ def lease_and_drift(rate: float) -> tuple[Cluster, int]:
     return cluster, _read_at_n1_after_a_write_at_n2(cluster)
 
 
-def _led_by_n1(config: RaftConfig, make: type[Raft], rates: dict[str, float] | None = None) -> Cluster:
-    cluster = Cluster(["n1", "n2", "n3"], config, make=make, rates=rates)
+def _led_by_n1(config: RaftConfig, make: type[Raft], rates: dict[str, float] | None = None, seed: int = 0) -> Cluster:
+    cluster = Cluster(["n1", "n2", "n3"], config, seed=seed, make=make, rates=rates)
     cluster.run(151)  # who has just started votes for nobody where leases are in use
     cluster.elect("n1")
     cluster.run(10)
@@ -273,12 +273,12 @@ def _read_at_n1_after_a_write_at_n2(cluster: Cluster) -> int:
     return read
 
 
-def answer_for_an_earlier_incarnation(make: type[Raft]) -> tuple[Cluster, int]:
+def answer_for_an_earlier_incarnation(make: type[Raft], seed: int = 0) -> tuple[Cluster, int]:
     """A follower asks its leader about a read and restarts; the answer comes when it has asked about another read.
 
     Returns the cluster and the number of that read, which began when a newer value had been acknowledged.
     """
-    cluster = _led_by_n1(RaftConfig(follower_reads=True), make)
+    cluster = _led_by_n1(RaftConfig(follower_reads=True), make, seed=seed)
     late: list[Any] = []
 
     def keep_back(sender: str, to: str, message: Any) -> bool:

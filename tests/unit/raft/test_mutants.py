@@ -83,6 +83,11 @@ def test_a_read_is_answered_from_the_past_by(mutant: type[Raft], script: Any) ->
     assert cluster.replies[read] == kv.Done("old")
 
 
+def test_a_later_number_of_an_earlier_incarnation_answers_a_read_from_the_past() -> None:
+    played = [scripts.answer_for_an_earlier_incarnation(mutants.BelievesLaterAnswers, seed) for seed in range(10)]
+    assert any(cluster.replies.get(read) == kv.Done("old") for cluster, read in played)
+
+
 def test_every_mutant_is_caught_by_some_test_and_has_a_class_path() -> None:
     scripted = {
         mutants.CommitsOldTerms,
@@ -92,6 +97,7 @@ def test_every_mutant_is_caught_by_some_test_and_has_a_class_path() -> None:
         mutants.KeepsLeaseInTransfer,
         mutants.ForgetsLeaseOnRestart,
         mutants.NumbersReadsFromOne,
+        mutants.BelievesLaterAnswers,
         mutants.InstallsOverALongerLog,
         mutants.KeepsAConflictingLog,
         mutants.ChangesVotersAtOnce,

@@ -1,4 +1,4 @@
-"""The one who asks for other members goes from node to node until it is so."""
+"""The one who asks for other members, or another leader, goes from node to node until it is so."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from apps import kv
 from apps.process import CancelTimer, Received, Reply, Requested, Response, Send, SetTimer, TimerFired, Trace
-from apps.raft import ChangeMembership
+from apps.raft import ChangeMembership, TransferLeadership
 from apps.raft.operator import Answered, Operator, OperatorConfig
 from apps.workload import Start, Stop
 
@@ -56,3 +56,9 @@ def test_it_asks_no_more_when_it_is_done_or_refused_or_told_to_stop() -> None:
     operator, _ = started()
     assert operator.handle(50, Requested("", 2, Stop(50))) == [CancelTimer("ask"), Reply("", 2, kv.Done())]
     assert operator.handle(2000, TimerFired("ask")) == []
+
+
+def test_where_a_leader_is_named_it_asks_for_that_one() -> None:
+    operator = Operator(["n1", "n2", "n3"], OperatorConfig(leader="n2"))
+    (send,) = (effect for effect in operator.handle(30, TimerFired("ask")) if isinstance(effect, Send))
+    assert send.message.command == TransferLeadership("n2")

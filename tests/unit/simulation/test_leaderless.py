@@ -1,4 +1,4 @@
-"""Quorum stores, failure detectors and failing over in the simulator: what is shipped holds, and mutants are found."""
+"""Quorum stores, failure detectors and failing over in the simulator: what is shipped holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from experiments.run import play
 from experiments.scenario import Drift, Expect, Fault, Quorum, Register, Scenario, Skew, Swim, load
 from experiments.simulation.campaign import prepared
 from experiments.simulation.seed import Outcome, play_seed
-from tests.unit.detectors.mutants import MUTANTS
 from tests.unit.simulation import leaderless
 from tests.unit.simulation.leaderless import MS
 from topologies.leaf_spine import LeafSpine
@@ -136,27 +135,3 @@ def test_stores_and_detectors_bear_random_faults() -> None:
         for seed in range(4):
             outcome = play_seed(prepared(scenario, seed, random_faults=True))
             assert outcome.valid is not False, outcome.broken
-
-
-#: A seed that shows each (docs/mutants.md), to begin with, and what shows it.
-FOUND = {
-    "ResurrectsDeletes": (0, "NothingLost"),
-    "SloppyReadAsStrict": (1, "QuorumsAreMet"),
-    "AcksBeforeDisk": (21, "AcknowledgedIsOnDisk"),
-    "IgnoresIncarnations": (1, "reinstatement"),
-    "BelievesTheLatest": (1, "BeliefsGoForward"),
-    "RefutesForOthers": (1, "IncarnationsAreOwn"),
-    "RefutesUnasked": (0, "RaisedToRefute"),
-    "GivesUpAtOnce": (1, "SuspectedFirst"),
-}
-OF_SWIM = {mutant.__name__ for mutant in MUTANTS}
-
-
-@pytest.mark.parametrize("name", FOUND)
-def test_a_mutant_is_found_by_the_check_that_is_there_for_it(name: str) -> None:
-    first, check = FOUND[name]
-    make = leaderless.group if name in OF_SWIM else leaderless.store
-    scenario = make(f"tests.unit.simulation.mutant_kinds:{name}")
-    outcomes = (play_seed(prepared(scenario, seed, random_faults=True)) for seed in (first, *range(100)))
-    found = next(outcome for outcome in outcomes if outcome.valid is False)
-    assert found.broken[0].startswith(f"{check}: ")
