@@ -208,7 +208,7 @@ def restarts(random: Random, scenario: Scenario) -> Iterator[Kill]:
 
 
 def double_restarts(random: Random, scenario: Scenario) -> Iterator[Kill]:
-    """One node after another is killed and back at once, and again when it has asked few questions, which outlive it."""
+    """One node after another is killed and back at once, and again when it has asked few questions: they outlive it."""
     names = scenario.system.names
     for count, moment in enumerate(range(BEGIN, _end(scenario), 450 * MS)):
         for at in (moment, moment + int((70 + 110 * random.random()) * MS)):
