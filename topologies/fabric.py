@@ -57,7 +57,6 @@ CONGESTION_CONTROL = "cubic"
 #: own (tcp(7)); metrics of one connection shall not shape the next, which is after a fault; and no IPv6.
 HOST_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
-    "ipv6/conf/default/disable_ipv6": "1",
     "ipv4/tcp_rmem": "4096 131072 6291456",
     "ipv4/tcp_wmem": "4096 16384 4194304",
     "ipv4/tcp_no_metrics_save": "1",

@@ -40,7 +40,6 @@ LINK_BLOCK = "172.16.0.0/12"
 #: brings along, and a TCP socket on the same machine draws that anew for every connection and some retransmissions.
 SWITCH_SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "1",
-    "ipv6/conf/default/disable_ipv6": "1",
     "ipv4/ip_forward": "1",
     "ipv4/fib_multipath_hash_policy": "3",
     "ipv4/fib_multipath_hash_fields": "55",
