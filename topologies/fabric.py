@@ -3,9 +3,9 @@
     with Fabric(LeafSpine(2, 3, 4)) as net:
         print(net["h1"].cmd("ip a"))
 
-It is built inside a sandbox (`topologies.sandbox`), in one thread, and the kernel removes it with the sandbox. Hosts
-are named network namespaces without a process in them; switches are bridges of the sandbox's own Open vSwitch, and the
-links between them veths with both ends in the sandbox's own namespace.
+It is built inside a sandbox (`topologies.sandbox`), and the kernel removes it with the sandbox. Hosts are named network
+namespaces without a process in them; switches are bridges of the sandbox's own Open vSwitch, and the links between them
+veths with both ends in the sandbox's own namespace.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, NoReturn
@@ -64,6 +65,9 @@ HOST_SYSCTLS = {
 
 # Any number that neither lo nor the tunnel devices some kernels put into a new namespace have.
 _HOST_INTERFACE_INDEX = 100
+
+#: How many make namespaces at a time. A third of that work is done under one lock of the kernel's.
+_THREADS = 2
 
 #: Which of the sandbox's interfaces are a fabric's.
 _INTERFACE_GROUP = 0x5B
@@ -136,23 +140,19 @@ class Fabric(Mininet):
             self.start_open_vswitch()
         with _typed_errors():
             assert self.ovs is not None
-            # Open vSwitch opens the ports of a stage's links while the next stage is built here.
             missing = not self.built
             switches = self.plan.switches
+            # Before its first bridge ovs-vswitchd takes 100 ms to measure the processor's clock; links are made
+            # meanwhile. They get their ports together: it looks at all ports again whenever a link changes.
+            self.ovs.submit(openvswitch.bridges(switches, self.ovs.datapath))
             if missing:
-                self._build_fabric_links()
-            self.ovs.submit(
-                openvswitch.bridges(switches, self.ovs.datapath)
-                + openvswitch.ports(self.plan, switches, self._fabric_links)
-            )
-            if missing:
-                self._build_host_links()
+                self._build_links()
             submitted = self.ovs.submit(
-                openvswitch.ports(self.plan, switches, self._host_links)
+                openvswitch.ports(self.plan, switches, self.plan.links)
                 + openvswitch.controllers(switches, self._controller)
             )
             if missing:
-                self._configure_hosts()
+                self._configure_hosts()  # while it opens the ports
             self.ovs.await_configuration(submitted)
             self._check_ports(self.ovs)
 
@@ -171,8 +171,7 @@ class Fabric(Mininet):
         """Make the namespaces and links; `start` does, too."""
         self._begin()
         with _typed_errors():
-            self._build_fabric_links()
-            self._build_host_links()
+            self._build_links()
             self._configure_hosts()
 
     def stop(self) -> None:
@@ -386,8 +385,8 @@ class Fabric(Mininet):
             _require_sandbox()
             self._begun = True
 
-    def _build_fabric_links(self) -> None:
-        """Make every link between switches, all of them up."""
+    def _build_links(self) -> None:
+        """Make every link, up, and the hosts' namespaces."""
         _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
         self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
         with Netlink() as ours:
@@ -398,31 +397,36 @@ class Fabric(Mininet):
                 ]
             )
             ours.request([set_state(link.b.interface, up=True) for link in self._fabric_links])
+        self._build_host_links()
 
     def _build_host_links(self) -> None:
         """Make every host's namespace and its link, up."""
         netns.DIRECTORY.mkdir(exist_ok=True)
-        ends = [(link.a, link.b) if link.a.node in self.host_names else (link.b, link.a) for link in self._host_links]
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for end, peer in ends:
-                pair = new_veth(
-                    Port(
-                        end.interface,
-                        self.plan.host_mtu,
-                        number=_HOST_INTERFACE_INDEX,
-                        mac=self.plan.host(end.node).mac,
-                    ),
-                    self._leaf_port(peer, here),
-                )
-                with netns.created(end.node), Netlink() as theirs:
-                    self._write_sysctls(HOST_SYSCTLS)
-                    theirs.request([pair])
-                    if self._hosts_write_checksums:
-                        write_checksums(end.interface)
-        finally:
-            os.close(here)
-        self._raise_leaf_ports([peer for _, peer in ends])
+        names = [host.name for host in self.plan.hosts]
+        with ThreadPoolExecutor(_THREADS) as threads:
+            list(threads.map(self._make_namespaces, [names[i::_THREADS] for i in range(_THREADS)]))
+        with ExitStack() as files, Netlink() as ours:
+            ours.request(
+                [
+                    new_veth(
+                        Port(
+                            end.interface,
+                            self.plan.host_mtu,
+                            number=_HOST_INTERFACE_INDEX,
+                            mac=self.plan.host(end.node).mac,
+                            namespace=files.enter_context(netns.opened(end.node)),
+                        ),
+                        self._leaf_port(leaf_end),
+                    )
+                    for end, leaf_end in self._host_links
+                ]
+            )
+        self._raise_leaf_ports([leaf_end for _, leaf_end in self._host_links])
+
+    def _make_namespaces(self, names: Sequence[str]) -> None:
+        for name in names:
+            with netns.created(name):
+                self._write_sysctls(HOST_SYSCTLS)
 
     def _raise_leaf_ports(self, ends: Sequence[End]) -> None:
         with Netlink() as ours:
@@ -435,7 +439,9 @@ class Fabric(Mininet):
         the router's MAC: all namespaces share one ARP table, which would overflow with a thousand hosts in it.
         """
         index = _HOST_INTERFACE_INDEX
-        for host in self.plan.hosts:
+        write = self._hosts_write_checksums
+        for end, _ in self._host_links:
+            host = self.plan.host(end.node)
             messages = [
                 set_state("lo", up=True),
                 new_address(index, host.address),
@@ -444,6 +450,8 @@ class Fabric(Mininet):
             ]
             with netns.inside(host.name), Netlink() as theirs:
                 theirs.request(messages)
+                if write:
+                    write_checksums(end.interface)
         self._build_tenants()
         self._add_nodes()
         self.built = True
@@ -452,13 +460,9 @@ class Fabric(Mininet):
         """Make every tenant's members, and the tunnel ends of their hosts."""
         for tenant in self.plan.tenants:
             for member in tenant.members:
-                there = os.open(netns.DIRECTORY / member.host, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    with netns.created(member.name), Netlink() as theirs:
-                        self._write_sysctls(HOST_SYSCTLS)
-                        theirs.request(vtep.member_side(self.plan, tenant, member, there, CONGESTION_CONTROL))
-                finally:
-                    os.close(there)
+                with netns.opened(member.host) as there, netns.created(member.name), Netlink() as theirs:
+                    self._write_sysctls(HOST_SYSCTLS)
+                    theirs.request(vtep.member_side(self.plan, tenant, member, there, CONGESTION_CONTROL))
                 with netns.inside(member.host), Netlink() as theirs:
                     theirs.request(vtep.host_side(self.plan, tenant, member))
                     if tenant.mss:
@@ -472,16 +476,18 @@ class Fabric(Mininet):
         """Whether packets must leave hosts whole: where Open vSwitch is in user space and has no offloads."""
         return not self.plan.is_uniform and openvswitch.choose_datapath(self._wanted_datapath) == "netdev"
 
-    def _leaf_port(self, end: End, here: int) -> Port:
-        """A leaf's end of a host's link; ``here`` is an open file of the sandbox's own namespace."""
-        return Port(end.interface, self.plan.host_mtu, group=_INTERFACE_GROUP, namespace=here)
+    def _leaf_port(self, end: End) -> Port:
+        """A leaf's end of a host's link."""
+        return Port(end.interface, self.plan.host_mtu, group=_INTERFACE_GROUP)
 
     def _fabric_port(self, link: Link, end: End) -> Port:
         return Port(end.interface, self.plan.mtu_of(link), group=_INTERFACE_GROUP)
 
-    @property
-    def _host_links(self) -> list[Link]:
-        return [link for link in self.plan.links if {link.a.node, link.b.node} & self.host_names]
+    @cached_property
+    def _host_links(self) -> list[tuple[End, End]]:
+        """Of every host's link, the host's end and the leaf's."""
+        ends = [(link.a, link.b) for link in self.plan.links]
+        return [(a, b) if a.node in self.host_names else (b, a) for a, b in ends if {a.node, b.node} & self.host_names]
 
     @property
     def _fabric_links(self) -> list[Link]:

@@ -35,11 +35,17 @@ def created(name: str) -> Iterator[None]:
 @contextmanager
 def inside(name: str) -> Iterator[None]:
     """Be in the namespace ``name`` for the block: sockets opened, programs started there stay in it. Raises OSError."""
+    with opened(name) as there, _back_afterwards():
+        _check(_libc.setns(there, _CLONE_NEWNET), name)
+        yield
+
+
+@contextmanager
+def opened(name: str) -> Iterator[int]:
+    """An open file of the namespace ``name``, by which netlink puts an interface there. Raises OSError."""
     there = os.open(_path(name), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with _back_afterwards():
-            _check(_libc.setns(there, _CLONE_NEWNET), name)
-            yield
+        yield there
     finally:
         os.close(there)
 

@@ -9,7 +9,6 @@ probes, counters, and faults through `dataplane`. See `topologies.routed` for ho
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
@@ -38,16 +37,14 @@ class RoutedFabric(Fabric):
 
     def build(self) -> None:
         self._begin()
-        _allow_open_files(len(self.plan.switches) + 256)
+        _allow_open_files(len(self.plan.switches) + len(self.plan.hosts) + 256)
         netns.DIRECTORY.mkdir(exist_ok=True)
         with _typed_errors(), ExitStack() as files, Netlink() as ours:
             self._namespaces: dict[str, int] = {}
             for switch in self.plan.switches:
                 with netns.created(switch.name):
                     self._write_sysctls(routed.SWITCH_SYSCTLS)
-                namespace = os.open(netns.DIRECTORY / switch.name, os.O_RDONLY | os.O_CLOEXEC)
-                files.callback(os.close, namespace)
-                self._namespaces[switch.name] = namespace
+                self._namespaces[switch.name] = files.enter_context(netns.opened(switch.name))
             ours.request([new_veth(self._port(link.a), self._port(link.b)) for link in self._fabric_links])
             self._build_host_links()
             for switch in self.plan.switches:
@@ -122,7 +119,7 @@ class RoutedFabric(Fabric):
     def _port(self, end: End) -> Port:
         return routed.port_of(self.plan, end, self._namespaces[end.node])
 
-    def _leaf_port(self, end: End, here: int) -> Port:
+    def _leaf_port(self, end: End) -> Port:
         return self._port(end)
 
     def _raise_leaf_ports(self, ends: Sequence[End]) -> None:
