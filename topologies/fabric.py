@@ -452,6 +452,9 @@ class Fabric(Mininet):
                 theirs.request(messages)
                 if write:
                     write_checksums(end.interface)
+                # When many links come up together the kernel lets a hundred ends a second send, or one that is asked
+                # about now (from Linux 6.8 on).
+                interface_has_carrier(end.interface)
         self._build_tenants()
         self._add_nodes()
         self.built = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from topologies.sandbox import Sandbox
 pytestmark = pytest.mark.network
 
 PLAN = LeafSpine(2, 2, 2)
+
+LINUX = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +325,25 @@ async def lives(_: Empty) -> list[tuple[int, list[str], list[str]]]:
 def test_a_stopped_fabric_leaves_nothing_and_can_be_started_again(tmp_path: Path) -> None:
     with Sandbox(Empty, out=tmp_path) as sandbox:
         assert sandbox.run_sync(lives) == [(1, ["lo"], [])] * 2
+
+
+def silent_hosts(_: Empty) -> list[str]:
+    """Of a large fabric just built, the hosts whose first packet, to their gateway, does not reach their leaf."""
+    plan = LeafSpine(1, 2, 200)
+    with Fabric(plan, controller=None) as net:
+        before = net.link_counters()
+        for host in plan.hosts:
+            with net.inside(host.name), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
+                source.sendto(b"", (host.gateway, 9))
+        after = net.link_counters()
+    links = {host.name: f"{host.name}>{host.leaf}" for host in plan.hosts}
+    return [name for name, link in links.items() if after[link].packets == before[link].packets]
+
+
+@pytest.mark.skipif(LINUX < (6, 8), reason="this kernel lets ends of links send a hundred a second")
+def test_all_hosts_of_a_large_fabric_can_send_when_it_is_built(tmp_path: Path) -> None:
+    with Sandbox(Empty, out=tmp_path) as sandbox:
+        assert sandbox.run_sync(silent_hosts) == []
 
 
 async def waits_in_vain(_: Empty, controller: str | None) -> None:
