@@ -66,6 +66,8 @@ class Binary:
         self._command, self._deliver, self._own_timers = tuple(command), deliver, own_timers
         self._init_timeout = init_timeout / 1e9
         self._has_read = False
+        self._asleep: list[bytes] | None = None
+        self._asleep_since = 0.0
         self._queue = bytearray()
         self._reader = LineReader()
         self._process: subprocess.Popen[bytes] | None = None
@@ -154,7 +156,7 @@ class Binary:
                 self._end(f"it printed more than {MOST_PRINTED} bytes in answer to one line")
             elif self._cpu_seconds() - used > MOST_CPU:
                 self._end(f"it computed for more than {MOST_CPU:g} s over one line")
-            elif not self._has_read and time.monotonic() - begun > self._init_timeout and self._sleeps():
+            elif not self._has_read and self._has_slept(self._init_timeout):
                 self._end(f"it did not answer init within {self._init_timeout:g} s, which it has not read")
             elif time.monotonic() - begun > PATIENCE:
                 self._end(f"it did not come to rest within {PATIENCE:g} s of a line")
@@ -200,6 +202,13 @@ class Binary:
         # Whoever is the same in both looks slept all the while between them; so at that moment everybody did.
         first = self._threads()
         return first is not None and self._threads() == first
+
+    def _has_slept(self, seconds: float) -> bool:
+        """Whether nothing of it has run for so long; who waits for a processor of a busy machine does not sleep."""
+        threads, now = self._threads(), time.monotonic()
+        if threads is None or threads != self._asleep:
+            self._asleep, self._asleep_since = threads, now
+        return threads is not None and now - self._asleep_since > seconds
 
     def _threads(self) -> list[bytes] | None:
         """How often each of its threads has been switched away from; None if one of them does not sleep."""
