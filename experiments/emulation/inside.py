@@ -238,7 +238,8 @@ class Inside:
         """Measure one direction lightly, for ``budget_ns`` at most; says where that disagrees with what is in force."""
         asked = self.impairments.in_force().get(direction, Impairment())
         wait = 2 * self._longest_delay_ns() + 100_000_000
-        packets = max(20, min(most, (budget_ns - wait) * 8 // 10 // MEASURING_INTERVAL_NS))
+        enough = min(most, round(20 / max(1 - asked.missing, 0.05)))  # that some arrive, if they may
+        packets = max(enough, min(most, (budget_ns - wait) * 8 // 10 // MEASURING_INTERVAL_NS))
         obtained = await measure_link(
             self.impairments.measured(direction), packets=packets, interval=MEASURING_INTERVAL_NS, wait=wait
         )
