@@ -21,7 +21,7 @@ import pytest
 from experiments.checking.results import Results
 from experiments.run import play
 from experiments.scenario import parse
-from tests.parity import CALM, DETECTOR, QUORUM, RAFT, Shown, asked, compared, shown, unshared, vocabulary
+from tests.parity import DETECTOR, QUORUM, RAFT, Shown, asked, compared, shown, unshared, vocabulary
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(400), pytest.mark.xdist_group("fabric")]
 
@@ -32,11 +32,10 @@ PLAYED = {
     "raft": (RAFT, range(1, 4), range(1, 7)),
     "quorum": (QUORUM, range(1, 3), range(1, 3)),
     "detector": (DETECTOR, range(1, 3), range(1, 7)),
-    "calm": (CALM, range(1, 2), range(1, 7)),
 }
 
 #: What plays on the fabric side by side: five Raft nodes with clients want a third of a processor.
-BATCHES = (("raft",), ("quorum", "detector"), ("calm",))
+BATCHES = (("raft",), ("quorum", "detector"))
 
 #: After so many seconds nothing is played a second time: a machine that was too busy so far will be.
 PATIENCE = 60.0
@@ -44,10 +43,6 @@ PATIENCE = 60.0
 #: A machine that always had more than this share of its processors' time left was not busy: a run there that is not to
 #: be believed is the fabric's own fault.
 BUSY = 0.1
-
-#: The simulator's tables are of a machine that is left alone (docs/simulator.md): where others use it, latencies of a
-#: millisecond or two are theirs.
-QUIET_HEADROOM, QUIET_LAG_NS = 0.7, 2_000_000
 
 #: Kinds of events that a run may have or not have.
 CHANCE = {
@@ -71,17 +66,6 @@ class Played(msgspec.Struct, frozen=True):
     results: Results
     shown: Shown
     doubts: list[str]
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether the machine left it alone, as far as latencies mind."""
-        found = self.results.fidelity
-        return (
-            found.cpu_headroom is not None
-            and found.cpu_headroom >= QUIET_HEADROOM
-            and found.loop_lag_p99 is not None
-            and found.loop_lag_p99 <= QUIET_LAG_NS
-        )
 
     def mood(self) -> str:
         found = self.results.fidelity
@@ -214,16 +198,6 @@ def test_reads_and_writes_across_slow_links_take_as_long_in_both_worlds(
     good = believed(fabric["quorum"], 1)
     check("latency of reads across slow links", good, simulated["quorum"])
     check("latency of writes across slow links", good, simulated["quorum"])
-
-
-def test_reads_and_writes_on_a_quiet_machine_take_as_long_in_both_worlds(
-    fabric: dict[str, list[Played]], simulated: dict[str, list[Played]]
-) -> None:
-    quiet = [run for run in believed(fabric["calm"], 1) if run.is_quiet]
-    if not quiet:
-        pytest.skip(f"the machine was not quiet: {'; '.join(run.mood() for run in fabric['calm'])}")
-    check("latency of reads", quiet, simulated["calm"])
-    check("latency of writes", quiet, simulated["calm"])
 
 
 def test_a_member_that_falls_silent_is_found_as_soon_in_both_worlds(
