@@ -151,7 +151,8 @@ class Driver:
         if self._child is not None:
             self._child.start()
         self.deliver([Started(tuple(records))])
-        self._endpoint.start(self.deliver)
+        if self.alive:  # its disk may be full already
+            self._endpoint.start(self.deliver)
 
     def stop(self) -> None:
         """The end, without a word: as by SIGKILL."""

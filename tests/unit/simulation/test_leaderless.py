@@ -135,3 +135,9 @@ def test_stores_and_detectors_bear_random_faults() -> None:
         for seed in range(4):
             outcome = play_seed(prepared(scenario, seed, random_faults=True))
             assert outcome.valid is not False, outcome.broken
+
+
+def test_a_node_that_dies_of_a_full_disk_as_it_starts_listens_to_nobody() -> None:
+    """Seed 9342 of random faults: its dead incarnation went on dialling, and ended the campaign."""
+    outcome = play_seed(prepared(load(SCENARIOS / "quorum-chaos.toml"), 9342, random_faults=True))
+    assert outcome.valid is not False, outcome.broken
