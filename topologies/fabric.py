@@ -383,11 +383,12 @@ class Fabric(Mininet):
         """From here on there may be something that is ours to take away."""
         if not self._begun:
             _require_sandbox()
+            plan = self.plan
+            _allow_open_files(4 * (len(plan.switches) + len(plan.hosts) + len(plan.links)) + 256)
             self._begun = True
 
     def _build_links(self) -> None:
         """Make every link, up, and the hosts' namespaces."""
-        _allow_open_files(4 * (len(self.plan.hosts) + len(self.plan.links)) + 256)
         self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
         with Netlink() as ours:
             ours.request(
@@ -481,10 +482,15 @@ class Fabric(Mininet):
 
     def _leaf_port(self, end: End) -> Port:
         """A leaf's end of a host's link."""
-        return Port(end.interface, self.plan.host_mtu, group=_INTERFACE_GROUP)
+        return self._switch_port(end, self.plan.host_mtu)
 
     def _fabric_port(self, link: Link, end: End) -> Port:
-        return Port(end.interface, self.plan.mtu_of(link), group=_INTERFACE_GROUP)
+        return self._switch_port(end, self.plan.mtu_of(link))
+
+    @staticmethod
+    def _switch_port(end: End, mtu: int) -> Port:
+        # Open vSwitch would make it promiscuous itself, and then look at it, and at all others, again.
+        return Port(end.interface, mtu, group=_INTERFACE_GROUP, promiscuous=True)
 
     @cached_property
     def _host_links(self) -> list[tuple[End, End]]:

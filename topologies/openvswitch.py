@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
+import resource
 import shutil
 import socket
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +47,7 @@ PORT_BUFFER = 4 << 20
 _SCHEMAS = ("/usr/share/openvswitch/vswitch.ovsschema", "/usr/local/share/openvswitch/vswitch.ovsschema")
 _START_WITHIN = 60.0  # a deadlock, not slowness: an emulated processor takes twenty
 _CLOSING_THREADS = 128
+_ROOM_FOR_FILES = 4096  # a port is one or two
 _KEEP_FREE = 4 << 20
 _SYS_PIDFD_GETFD = 438  # pidfd_getfd(2), the same on every architecture
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
@@ -340,7 +343,10 @@ class OpenVSwitch:
         if name == "ovs-vswitchd" and (allocator := next(Path("/usr").glob(_ALLOCATOR), None)):
             environment["LD_PRELOAD"] = str(allocator)
         # A session of its own, so that an interrupt typed at a prompt does not take the switches down.
-        daemon = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        with _high_descriptor() as high:
+            daemon = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[high]
+            )
         # The switches stand for hardware, which a busy host does not slow down; as ordinary processes they stood still
         # for 20 to 80 ms there. They mostly wait. Threads started later inherit both.
         with contextlib.suppress(PermissionError):
@@ -373,6 +379,23 @@ def _environment() -> dict[str, str]:
     # The C library's allocator would give memory back to the kernel and take it again with every row of the database.
     keep = {"MALLOC_TRIM_THRESHOLD_": str(_KEEP_FREE), "MALLOC_TOP_PAD_": str(_KEEP_FREE)}
     return {**os.environ, **keep, "OVS_RUNDIR": str(RUN_DIRECTORY)}
+
+
+@contextlib.contextmanager
+def _high_descriptor() -> Iterator[int]:
+    """A descriptor whose number has a process that inherits it begin with a table for `_ROOM_FOR_FILES`.
+
+    Whenever the table of a process with threads has to grow, it waits until no processor can be looking at the old one
+    any more (an RCU grace period, some 10 ms), and a table begins with 64.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = _ROOM_FOR_FILES if soft == resource.RLIM_INFINITY else min(_ROOM_FOR_FILES, soft)
+    with open(os.devnull) as nothing:
+        high = fcntl.fcntl(nothing, fcntl.F_DUPFD_CLOEXEC, room - 1)
+    try:
+        yield high
+    finally:
+        os.close(high)
 
 
 def _control_socket() -> Path:

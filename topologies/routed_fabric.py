@@ -16,7 +16,7 @@ from typing import Any
 
 from topologies import netns, routed
 from topologies.dataplane import Dataplane, Fault
-from topologies.fabric import Counters, Fabric, _allow_open_files, _typed_errors
+from topologies.fabric import Counters, Fabric, _typed_errors
 from topologies.nodes import FabricSwitch, Topo
 from topologies.plan import End, FabricPlan, Switch
 from topologies.routed import FIRST_INDEX, RoutedDataplane
@@ -37,7 +37,6 @@ class RoutedFabric(Fabric):
 
     def build(self) -> None:
         self._begin()
-        _allow_open_files(len(self.plan.switches) + len(self.plan.hosts) + 256)
         netns.DIRECTORY.mkdir(exist_ok=True)
         with _typed_errors(), ExitStack() as files, Netlink() as ours:
             self._namespaces: dict[str, int] = {}

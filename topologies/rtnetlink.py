@@ -40,7 +40,7 @@ NDA_DST, NDA_LLADDR, NUD_REACHABLE, NUD_NOARP, NUD_PERMANENT = 1, 2, 0x02, 0x40,
 NTF_SELF, NTF_MASTER = 2, 4
 RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNICAST = 254, 4, 1
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK = 0, 253
-IFF_UP = 0x1
+IFF_UP, IFF_PROMISC = 0x1, 0x100
 SIOCETHTOOL, ETHTOOL_GLINK, ETHTOOL_STXCSUM = 0x8946, 0x0A, 0x17
 GENL_ID_CTRL, CTRL_CMD_GETFAMILY, CTRL_ATTR_FAMILY_NAME = 16, 3, 2
 
@@ -75,7 +75,8 @@ class Port(NamedTuple):
     """One end of a veth pair.
 
     ``number`` is its interface index, 0 for the kernel's choice; ``group`` is for `delete_group`; ``namespace`` is an
-    open file of the namespace it is in, None for this one.
+    open file of the namespace it is in, None for this one. A ``promiscuous`` one takes what is for others, as a
+    switch's has to.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Port(NamedTuple):
     group: int = 0
     mac: str | None = None
     namespace: int | None = None
+    promiscuous: bool = False
 
 
 class Statistics(NamedTuple):
@@ -392,6 +394,8 @@ def _port_description(port: Port, flags: int) -> bytes:
         attributes += attribute(IFLA_ADDRESS, _octets(port.mac))
     if port.namespace is not None:
         attributes += attribute(IFLA_NET_NS_FD, struct.pack("=I", port.namespace))
+    if port.promiscuous:
+        flags |= IFF_PROMISC
     return _IFINFO.pack(socket.AF_UNSPEC, 0, port.number, flags, flags) + attributes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -344,6 +345,21 @@ def silent_hosts(_: Empty) -> list[str]:
 def test_all_hosts_of_a_large_fabric_can_send_when_it_is_built(tmp_path: Path) -> None:
     with Sandbox(Empty, out=tmp_path) as sandbox:
         assert sandbox.run_sync(silent_hosts) == []
+
+
+def allowed_few_files(_: Empty) -> tuple[int, int]:
+    """How many ports a fabric has, and how many files a process could have open before it was built."""
+    few = 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with Fabric(LeafSpine(2, 2, 40), datapath="netdev", controller=None) as net:
+        assert net.ovs is not None
+        return len(net.ovs.ports()), few
+
+
+def test_a_fabric_of_more_ports_than_a_process_may_have_files_raises_its_limit(tmp_path: Path) -> None:
+    with Sandbox(Empty, out=tmp_path) as sandbox:
+        ports, few = sandbox.run_sync(allowed_few_files)
+    assert ports > few
 
 
 async def waits_in_vain(_: Empty, controller: str | None) -> None:

@@ -28,6 +28,7 @@ PORTS = st.builds(
     group=st.integers(0, 2**32 - 1),
     mac=st.none() | MACS,
     namespace=st.none() | st.integers(0, 1000),
+    promiscuous=st.booleans(),
 )
 ADDRESSES = st.builds(
     lambda number, length: f"{ipaddress.IPv4Address(number)}/{length}", st.integers(1, 2**32 - 1), st.integers(1, 32)
@@ -51,6 +52,7 @@ def check_port(read: Any, port: Port, *, up: bool) -> None:
     assert (read.get_attr("IFLA_NUM_TX_QUEUES"), read.get_attr("IFLA_NUM_RX_QUEUES")) == (1, 1)
     assert read["index"] == port.number
     assert (read["flags"] & rtnetlink.IFF_UP != 0) == up
+    assert (read["flags"] & rtnetlink.IFF_PROMISC != 0) == port.promiscuous
 
 
 @settings(deadline=None)
