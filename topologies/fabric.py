@@ -142,17 +142,22 @@ class Fabric(Mininet):
             assert self.ovs is not None
             missing = not self.built
             switches = self.plan.switches
-            # Before its first bridge ovs-vswitchd takes 100 ms to measure the processor's clock; links are made
-            # meanwhile. They get their ports together: it looks at all ports again whenever a link changes.
+            # Open vSwitch has something to do while links are made. Before its first bridge ovs-vswitchd takes 100 ms
+            # to measure the processor's clock. It gets its ports in two portions, no more: whenever a link changes, it
+            # looks again at all it has.
             self.ovs.submit(openvswitch.bridges(switches, self.ovs.datapath))
             if missing:
-                self._build_links()
+                self._build_switch_links()
+                self._build_namespaces()
+            self.ovs.submit(openvswitch.ports(self.plan, switches, self._switch_links))
+            if missing:
+                self._build_host_links()
             submitted = self.ovs.submit(
-                openvswitch.ports(self.plan, switches, self.plan.links)
+                openvswitch.ports(self.plan, switches, [link for link, _, _ in self._host_links])
                 + openvswitch.controllers(switches, self._controller)
             )
             if missing:
-                self._configure_hosts()  # while it opens the ports
+                self._configure_hosts()
             self.ovs.await_configuration(submitted)
             self._check_ports(self.ovs)
 
@@ -171,7 +176,9 @@ class Fabric(Mininet):
         """Make the namespaces and links; `start` does, too."""
         self._begin()
         with _typed_errors():
-            self._build_links()
+            self._build_switch_links()
+            self._build_namespaces()
+            self._build_host_links()
             self._configure_hosts()
 
     def stop(self) -> None:
@@ -387,25 +394,32 @@ class Fabric(Mininet):
             _allow_open_files(4 * (len(plan.switches) + len(plan.hosts) + len(plan.links)) + 256)
             self._begun = True
 
-    def _build_links(self) -> None:
-        """Make every link, up, and the hosts' namespaces."""
+    def _build_switch_links(self) -> None:
+        """Make every link between switches, up."""
         self._write_sysctls({"ipv6/conf/default/disable_ipv6": "1"})
         with Netlink() as ours:
             ours.request(
                 [
-                    new_veth(self._fabric_port(link, link.a), self._fabric_port(link, link.b))
-                    for link in self._fabric_links
+                    new_veth(*(self._switch_port(end, self.plan.mtu_of(link)) for end in (link.a, link.b)))
+                    for link in self._switch_links
                 ]
             )
-            ours.request([set_state(link.b.interface, up=True) for link in self._fabric_links])
-        self._build_host_links()
+            ours.request([set_state(link.b.interface, up=True) for link in self._switch_links])
 
-    def _build_host_links(self) -> None:
-        """Make every host's namespace and its link, up."""
+    def _build_namespaces(self) -> None:
+        """Make every host's."""
         netns.DIRECTORY.mkdir(exist_ok=True)
         names = [host.name for host in self.plan.hosts]
         with ThreadPoolExecutor(_THREADS) as threads:
             list(threads.map(self._make_namespaces, [names[i::_THREADS] for i in range(_THREADS)]))
+
+    def _make_namespaces(self, names: Sequence[str]) -> None:
+        for name in names:
+            with netns.created(name):
+                self._write_sysctls(HOST_SYSCTLS)
+
+    def _build_host_links(self) -> None:
+        """Make every host's link, up."""
         with ExitStack() as files, Netlink() as ours:
             ours.request(
                 [
@@ -419,15 +433,10 @@ class Fabric(Mininet):
                         ),
                         self._leaf_port(leaf_end),
                     )
-                    for end, leaf_end in self._host_links
+                    for _, end, leaf_end in self._host_links
                 ]
             )
-        self._raise_leaf_ports([leaf_end for _, leaf_end in self._host_links])
-
-    def _make_namespaces(self, names: Sequence[str]) -> None:
-        for name in names:
-            with netns.created(name):
-                self._write_sysctls(HOST_SYSCTLS)
+        self._raise_leaf_ports([leaf_end for _, _, leaf_end in self._host_links])
 
     def _raise_leaf_ports(self, ends: Sequence[End]) -> None:
         with Netlink() as ours:
@@ -441,7 +450,7 @@ class Fabric(Mininet):
         """
         index = _HOST_INTERFACE_INDEX
         write = self._hosts_write_checksums
-        for end, _ in self._host_links:
+        for _, end, _ in self._host_links:
             host = self.plan.host(end.node)
             messages = [
                 set_state("lo", up=True),
@@ -484,22 +493,22 @@ class Fabric(Mininet):
         """A leaf's end of a host's link."""
         return self._switch_port(end, self.plan.host_mtu)
 
-    def _fabric_port(self, link: Link, end: End) -> Port:
-        return self._switch_port(end, self.plan.mtu_of(link))
-
     @staticmethod
     def _switch_port(end: End, mtu: int) -> Port:
         # Open vSwitch would make it promiscuous itself, and then look at it, and at all others, again.
         return Port(end.interface, mtu, group=_INTERFACE_GROUP, promiscuous=True)
 
     @cached_property
-    def _host_links(self) -> list[tuple[End, End]]:
-        """Of every host's link, the host's end and the leaf's."""
-        ends = [(link.a, link.b) for link in self.plan.links]
-        return [(a, b) if a.node in self.host_names else (b, a) for a, b in ends if {a.node, b.node} & self.host_names]
+    def _host_links(self) -> list[tuple[Link, End, End]]:
+        """Every host's link, the host's end of it, and the leaf's."""
+        return [
+            (link, *((link.a, link.b) if link.a.node in self.host_names else (link.b, link.a)))
+            for link in self.plan.links
+            if {link.a.node, link.b.node} & self.host_names
+        ]
 
     @property
-    def _fabric_links(self) -> list[Link]:
+    def _switch_links(self) -> list[Link]:
         return [link for link in self.plan.links if not {link.a.node, link.b.node} & self.host_names]
 
     @staticmethod

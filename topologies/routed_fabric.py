@@ -37,14 +37,14 @@ class RoutedFabric(Fabric):
 
     def build(self) -> None:
         self._begin()
-        netns.DIRECTORY.mkdir(exist_ok=True)
         with _typed_errors(), ExitStack() as files, Netlink() as ours:
+            self._build_namespaces()
             self._namespaces: dict[str, int] = {}
             for switch in self.plan.switches:
                 with netns.created(switch.name):
                     self._write_sysctls(routed.SWITCH_SYSCTLS)
                 self._namespaces[switch.name] = files.enter_context(netns.opened(switch.name))
-            ours.request([new_veth(self._port(link.a), self._port(link.b)) for link in self._fabric_links])
+            ours.request([new_veth(self._port(link.a), self._port(link.b)) for link in self._switch_links])
             self._build_host_links()
             for switch in self.plan.switches:
                 with netns.inside(switch.name), Netlink() as theirs:
