@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from ipaddress import IPv4Address, IPv4Network
 
 from topologies import cidr
-from topologies.plan import HOST_MTU, LONGEST_INTERFACE_NAME, OVERHEAD, FabricPlan, Link, PlanError, Tenant
+from topologies.plan import HOST_MTU, LINK_BLOCK, LONGEST_INTERFACE_NAME, OVERHEAD, FabricPlan, Link, PlanError, Tenant
 
 #: What nodes, links and interfaces are called. They become files (``/run/netns``), words of commands, patterns of links
 #: (``leaf1-*``) and parts of directions (``a>b``), so nothing that means something there is in them. Being ASCII they
@@ -198,7 +198,7 @@ def _address_problems(plan: FabricPlan) -> list[str]:
     macs |= {member.name: member.mac for tenant in plan.tenants for member in tenant.members}
     problems += _mac_problems(macs)
     wrong = []
-    networks: dict[str, IPv4Network] = {}
+    seen: dict[tuple[str, IPv4Network], str] = {}
     for host in plan.hosts:
         try:
             network = cidr.interface(host.address).network
@@ -207,8 +207,11 @@ def _address_problems(plan: FabricPlan) -> list[str]:
         except PlanError as error:
             wrong.append(f"{_shown(host.name)}: {error}")
             continue
-        networks[f"{host.leaf} {network}"] = network
+        seen.setdefault((host.leaf, network), f"{host.name} of {host.leaf}")
     problems += wrong[:_LISTED]
+    networks = {name: network for (_, network), name in seen.items()}
+    if plan.dataplane == "routed":
+        networks["a routed fabric's own links"] = IPv4Network(LINK_BLOCK)
     try:
         cidr.check_apart(networks)
     except PlanError as error:

@@ -26,6 +26,9 @@ HOST_MTU = 1500
 #: (RFC 7348 §5).
 OVERHEAD = 14 + 8 + 8 + 20
 
+#: Where the kernel forwards, links between switches have their addresses from here (RFC 1918).
+LINK_BLOCK = "172.16.0.0/12"
+
 #: The OpenFlow cookie of the rules that faults put into table 0. The controller leaves flows with this cookie alone.
 FAULT_COOKIE = 0xFA17 << 48
 

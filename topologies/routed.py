@@ -16,7 +16,7 @@ from typing import NamedTuple
 from topologies import cidr, netns
 from topologies.dataplane import DataplaneError, Fault, Grudge, grudge_rules
 from topologies.draft import mac
-from topologies.plan import End, FabricPlan, Link
+from topologies.plan import LINK_BLOCK, End, FabricPlan, Link
 from topologies.rtnetlink import (
     Message,
     Netlink,
@@ -30,9 +30,6 @@ from topologies.rtnetlink import (
     new_route,
     set_state,
 )
-
-#: Links between switches have their addresses from here (RFC 1918).
-LINK_BLOCK = "172.16.0.0/12"
 
 #: Sysctls of a switch's namespace, under ``net``: it forwards, hashes the 5-tuple, takes packets by whichever way they
 #: come (RFC 3704 has no place where ways are many), and sends nobody elsewhere. The 5-tuple is spelt out (ip-sysctl,
@@ -123,7 +120,9 @@ def program(plan: FabricPlan, dead: Collection[str] = ()) -> dict[str, list[Mess
     """
     addresses = link_addresses(plan)
     chosen = ways(plan, dead)
-    networks = {host.leaf: str(cidr.network_of(host.address)) for host in plan.hosts}
+    networks: dict[str, set[str]] = {}
+    for one in plan.hosts:
+        networks.setdefault(one.leaf, set()).add(str(cidr.network_of(one.address)))
     numbers = {leaf: _FIRST_GROUP + number for number, leaf in enumerate(networks)}
     hosts = {host.name: host for host in plan.hosts}
     messages: dict[str, list[Message]] = {}
@@ -142,10 +141,10 @@ def program(plan: FabricPlan, dead: Collection[str] = ()) -> dict[str, list[Mess
                     new_neighbour(index, gateway, _switch_mac(plan, far.node)),
                     new_nexthop(index, index, gateway),
                 ]
-        for leaf, network in networks.items():
+        for leaf, behind in networks.items():
             if some := chosen[switch.name].get(leaf):
                 group = new_nexthop_group(numbers[leaf], {FIRST_INDEX + way.port: way.weight for way in some})
-                told += [group, new_route(network, nexthop=numbers[leaf])]
+                told += [group, *(new_route(network, nexthop=numbers[leaf]) for network in sorted(behind))]
     return messages
 
 

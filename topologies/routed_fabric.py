@@ -14,9 +14,12 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from topologies import netns, routed
 from topologies.dataplane import Dataplane, Fault
 from topologies.fabric import Counters, Fabric, _typed_errors
+from topologies.mininet_topo import plan_of
 from topologies.nodes import FabricSwitch, Topo
 from topologies.plan import End, FabricPlan, Switch
 from topologies.routed import FIRST_INDEX, RoutedDataplane
@@ -27,7 +30,8 @@ class RoutedFabric(Fabric):
     """The network of ``plan`` with the kernel's own forwarding. Whatever fails raises `FabricError`."""
 
     def __init__(self, plan: FabricPlan | Topo) -> None:
-        super().__init__(plan, controller=None)
+        plan = plan if isinstance(plan, FabricPlan) else plan_of(plan)
+        super().__init__(msgspec.structs.replace(plan, dataplane="routed"), controller=None)
         self._stopped: dict[str, list[Fault]] = {}
 
     def start(self) -> None:

@@ -6,10 +6,11 @@ import itertools
 import subprocess
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from topologies.leaf_spine import LeafSpine
-from topologies.plan import FabricPlan
+from topologies.plan import FabricPlan, PlanError
 from topologies.routed_fabric import RoutedFabric
 from topologies.sandbox import Sandbox
 from topologies.three_tier import FatTree
@@ -152,6 +153,23 @@ async def lives_twice(lab: RoutedLab) -> bool:
         lab.net.start()
         await lab.net.wait_ready(20)
     return not await deaf(lab)
+
+
+def two_networks_behind_a_leaf() -> FabricPlan:
+    first, second, *others = PLAN.hosts
+    moved = msgspec.structs.replace(second, address="10.9.0.2/24", gateway="10.9.0.254")
+    return msgspec.structs.replace(PLAN, hosts=(first, moved, *others))
+
+
+def test_a_leaf_may_have_hosts_of_several_networks(tmp_path: pytest.TempPathFactory) -> None:
+    with Sandbox(RoutedLab, two_networks_behind_a_leaf(), out=tmp_path) as sandbox:
+        sandbox.call_sync("wait_ready")
+        assert sandbox.run_sync(deaf) == set()
+
+
+def test_what_only_open_vswitch_can_is_refused() -> None:
+    with pytest.raises(PlanError, match="BFD is Open vSwitch's"):
+        RoutedFabric(msgspec.structs.replace(PLAN, bfd_interval=20_000_000))
 
 
 def test_a_fat_tree_is_routed_and_can_be_built_again(tmp_path: pytest.TempPathFactory) -> None:

@@ -271,6 +271,10 @@ NO_PLANS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"impairments": {"leaf1>leaf9": Impairment(loss=0.1)}}, "leaf1>leaf9 is impaired, and no direction of a link"),
     ({"dataplane": "routed", "bfd_interval": 20_000_000}, "BFD is Open vSwitch's"),
+    (
+        {"dataplane": "routed", **hosts_with(1, address="172.16.9.1/24", gateway="172.16.9.254")},
+        "addresses overlap: a routed fabric's own links 172.16.0.0/12 and h2 of leaf1 172.16.9.0/24",
+    ),
     ({"bfd_interval": 1}, "BFD's interval is 1 ns; it is 1 ms to 10 s"),
     ({"mtu": 100}, "the MTU is 100"),
     ({"mtu": 1499}, "the hosts' packets of 1500 do not fit"),
@@ -329,7 +333,7 @@ def test_all_problems_of_a_plan_are_said_at_once() -> None:
     hosts = (msgspec.structs.replace(plan.hosts[0], address="10.0.2.1/16", gateway="10.0.2.254"), *plan.hosts[1:])
     with pytest.raises(PlanError) as refused:
         check(altered(hosts=hosts, links=(*plan.links, plan.links[0]), mtu=100))
-    for said in ("address 10.0.2.1", "link h1-leaf1", "MTU is 100", "overlap", "leaf2 10.0.2.0/24"):
+    for said in ("address 10.0.2.1", "link h1-leaf1", "MTU is 100", "overlap", "h3 of leaf2 10.0.2.0/24"):
         assert said in str(refused.value)
 
 
