@@ -36,7 +36,7 @@ from apps.quorum import merkle, messages, trace
 from apps.quorum.config import QuorumConfig, QuorumConfigError
 from apps.quorum.messages import Boot, Digests, Exchange, Fetch, Fetched, Found, Get, Kept, Put, Store, Stored
 from apps.quorum.ring import Ring
-from apps.quorum.versions import Version, Versions, context_of, digest, merge
+from apps.quorum.versions import Version, Versions, context_of, digest, merge, shown
 
 _ANTI_ENTROPY = "anti-entropy"
 _HANDOFF = "handoff "
@@ -383,7 +383,7 @@ class Quorum:
         operation.answered = True
         versions = operation.versions
         self._trace(trace.Answered(operation.key, _dots(versions), tuple(operation.found)))
-        values = [version.value for version in versions if not version.deleted]
+        values = shown(versions)
         if isinstance(operation.request.command, Get):
             self._reply(operation.request, Found(values, context_of(versions)))
         else:

@@ -30,7 +30,9 @@ class Put(msgspec.Struct, frozen=True, array_like=True, tag="put"):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag="fnd"):
-    """``values``: one, none for an absent key, or those of all siblings. ``context``: for a `Put` to replace them."""
+    """``values``: one, none for an absent key, or those of all siblings (`versions.shown`). ``context``: for a `Put` to
+    replace them.
+    """
 
     values: list[Any]
     context: dict[str, int]

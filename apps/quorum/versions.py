@@ -66,6 +66,17 @@ def context_of(versions: Iterable[Version]) -> dict[str, int]:
     return context
 
 
+def shown(versions: Versions) -> list[Any]:
+    """What a read that found ``versions`` tells of them: their values, none where all are tombstones.
+
+    A tombstone among values is a sibling as they are, and told as ``None``: the values alone do not say that somebody
+    deleted the key, too.
+    """
+    values = [version.value for version in versions if not version.deleted]
+    deleted = any(version.deleted for version in versions)
+    return [*values, None] if values and deleted else values
+
+
 def digest(key: str, versions: Versions) -> bytes:
     """16 bytes that stand for a key and its versions."""
     dots = [(version.actor, version.counter) for version in versions]

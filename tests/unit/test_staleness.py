@@ -61,6 +61,13 @@ def test_siblings_are_each_as_good_as_the_other() -> None:
     assert acknowledged.valid is True
 
 
+def test_a_read_that_tells_of_a_delete_beside_a_value_missed_neither() -> None:
+    written = [operation("write", 1, 0, 1), operation("delete", None, 2, 3)]
+    found, acknowledged = measure(REGISTERS, [*written, operation("read", [1, None], 4, 5)])
+    assert (found.stale, found.siblings, acknowledged.valid) == (0, 1, True)
+    assert measure(REGISTERS, [*written, operation("read", 1, 4, 5)])[0].stale == 1
+
+
 def test_a_write_is_lost_only_if_none_of_the_last_reads_shows_it() -> None:
     history = [operation("write", 1, 0, 1), operation("write", 2, 2, 3)]
     stale, fresh = operation("read", 1, 7, 8), operation("read", 2, 4, 5)

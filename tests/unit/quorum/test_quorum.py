@@ -153,6 +153,18 @@ def test_siblings_are_kept_until_a_client_that_saw_them_reconciles_them() -> Non
     assert cluster.do("n1", kv.Read("k")) == kv.Done("both")
 
 
+def test_a_read_tells_of_a_delete_beside_what_it_did_not_replace() -> None:
+    cluster = Cluster(SIBLINGS)
+    cluster.do("n1", Put("k", "kept", {}))
+    cluster.do("n2", Put("k", None, {}))
+    assert cluster.do("n3", kv.Read("k")) == kv.Done(["kept", None])
+    found = cluster.do("n3", Get("k"))
+    assert found.values == ["kept", None]
+    assert cluster.do("n4", Put("k", None, found.context)) == kv.Done()
+    assert cluster.do("n5", Get("k")).values == []
+    assert cluster.do("n5", kv.Read("k")) == kv.Done(None)
+
+
 def test_a_sloppy_write_is_taken_without_any_of_its_replicas_and_handed_over_later() -> None:
     cluster = Cluster(QuorumConfig(quorum="sloppy", anti_entropy=False, read_repair=False))
     replicas, others = apart(cluster)

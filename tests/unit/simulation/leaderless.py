@@ -17,7 +17,7 @@ MS = 1_000_000
 STORE = QuorumConfig(n=3, r=2, w=2, linearizable=True, handoff_interval=200 * MS, anti_entropy_interval=300 * MS)
 WORKLOAD = Register(clients=4, rate=80.0, keys=3, mix={"read": 0.5, "write": 0.35, "delete": 0.15})
 
-#: Where what was written without knowing of each other stays side by side; deletes would hide what is beside them.
+#: Where what was written without knowing of each other stays side by side.
 SIBLINGS = msgspec.structs.replace(STORE, linearizable=False, versions="siblings")
 RECONCILED = msgspec.structs.replace(WORKLOAD, mix={"read": 0.5, "write": 0.5})
 

@@ -53,6 +53,21 @@ def test_a_strict_store_refuses_what_a_partial_one_answers_from_the_past() -> No
     assert partial.staleness.stale > 50
 
 
+def test_no_read_of_a_strict_store_of_siblings_misses_a_write_or_a_delete() -> None:
+    system = Quorum(5, config=QuorumConfig(versions="siblings"))
+    workload = Register(clients=5, rate=100.0, keys=2, mix={"read": 0.4, "write": 0.4, "delete": 0.2})
+    expect = Expect(linearizable=False)
+    partition = load(SCENARIOS / "quorum-partition-strict.toml").faults
+    for seed in range(3):
+        outcome = play_seed(
+            Scenario("siblings", "", seed, 20_000 * MS, LeafSpine(2, 3, 4), system, workload, partition, expect)
+        )
+        assert outcome.valid is True
+        assert outcome.staleness
+        assert outcome.staleness.stale == 0
+        assert outcome.staleness.siblings > 100
+
+
 def strict(fault: Fault, seed: int) -> Scenario:
     """A strict store, not linearizable, whose last writer wins."""
     system = Quorum(5, config=QuorumConfig())
