@@ -89,8 +89,14 @@ class Snapshots(Replication):
 
     def _on_snapshot_reply(self, sender: NodeId, reply: SnapshotReply) -> None:
         out = self._outgoing.get(sender)
-        if self._follower(sender, reply.term) is not None and out is not None and out.snapshot.index == reply.index:
-            out.offset, out.awaiting = min(reply.received, len(out.snapshot.data)), False
+        if self._follower(sender, reply.term) is None or out is None or out.snapshot.index != reply.index:
+            return
+        received = min(reply.received, len(out.snapshot.data))
+        # Who got no further begins again, or hears old news: with the next heartbeat, lest a snapshot that is refused
+        # be sent without end as fast as the network carries it.
+        if received > out.offset:
+            out.awaiting = False
+        out.offset = received
 
     def _on_append_reply(self, sender: NodeId, reply: AppendReply) -> None:
         super()._on_append_reply(sender, reply)

@@ -17,7 +17,7 @@ from apps.raft import Entry, HardState, Raft, RaftConfig, RecoveryError, trace
 from apps.raft.messages import Append, AppendReply, InstallSnapshot, SnapshotRecord, SnapshotReply
 from apps.raft.quorum import Configuration
 from tests.unit.raft import mutants
-from tests.unit.raft.cluster import Cluster
+from tests.unit.raft.cluster import MS, Cluster
 from tests.unit.raft.test_classic_cases import alone, led_by, sent
 
 OFTEN = RaftConfig(snapshot_entries=20, max_batch_bytes=100, check_quorum=False)
@@ -112,6 +112,28 @@ def test_a_follower_that_was_away_for_long_gets_the_snapshot_in_pieces_and_then_
     assert cluster.trace("n3", trace.Installed)
     assert cluster.core("n3").store.dump() == cluster.core("n1").store.dump()
     assert not cluster.violations
+
+
+def test_a_snapshot_that_nobody_can_install_is_sent_no_more_often_than_heartbeats() -> None:
+    cluster = led_by("n1", OFTEN)
+    cluster.run(20)
+    cluster.crash("n3")
+    written(cluster, 100)
+    leader = cluster.core("n1")
+    assert leader._snapshot is not None
+    leader._snapshot = msgspec.structs.replace(leader._snapshot, checksum=0)
+    begun = 0
+
+    def count(sender: str, to: str, message: Any) -> bool:
+        nonlocal begun
+        begun += isinstance(message, InstallSnapshot) and message.offset == 0
+        return True
+
+    cluster.passes = count
+    cluster.restart("n3")
+    cluster.run(1000)
+    assert 2 <= begun <= 1000 * MS // OFTEN.heartbeat_interval + 1
+    assert leader._snapshot.index not in {event.index for event in cluster.trace("n3", trace.Installed)}
 
 
 def test_a_snapshot_that_arrives_damaged_is_asked_for_again_from_its_beginning() -> None:
