@@ -111,6 +111,11 @@ class Effects:
     def dead_links(self) -> set[str]:
         return {name for names in self.dead.values() for name in names}
 
+    @property
+    def still_nodes(self) -> set[str]:
+        """Those that have to stand still."""
+        return {node for nodes in self.paused.values() for node in nodes}
+
     def _impaired(self) -> set[tuple[int, str]]:
         return {(index, direction) for index, directions in self.impaired.items() for direction in directions}
 

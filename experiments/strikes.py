@@ -355,6 +355,9 @@ class KillStrike(Strike):
         self._restarted = dict(
             zip(self._nodes, await asyncio.gather(*(self.world.restart(node) for node in self._nodes)), strict=True)
         )
+        # A pause that goes on is of the node, whichever process that is by now.
+        still = self.effects.still_nodes.intersection(self._nodes)
+        await asyncio.gather(*(self.world.pause(node) for node in still))
 
     async def prove_healed(self) -> Record:
         return {"effective": True, "restarted": self._restarted}
@@ -403,8 +406,7 @@ class PauseStrike(Strike):
 
     async def heal(self) -> None:
         self.effects.forget(self.index)
-        held = {node for nodes in self.effects.paused.values() for node in nodes}
-        self._resumed = [node for node in self._nodes if node not in held]
+        self._resumed = [node for node in self._nodes if node not in self.effects.still_nodes]
         await asyncio.gather(*(self.world.resume(node) for node in self._resumed))
 
     async def prove_healed(self) -> Record:

@@ -232,6 +232,16 @@ def test_a_leader_that_is_taken_away_in_another_way_is_replaced_or_waited_for_an
     assert outcome.valid is True, outcome.broken
 
 
+def test_a_node_that_is_started_again_while_a_pause_of_it_goes_on_stands_still_until_that_ends() -> None:
+    async def stands_still(world: SimulatedWorld) -> bool | None:
+        return await world.is_paused("n2")
+
+    scenario = short(Pause(("n2",), SECOND, 3 * SECOND), Kill(("n2",), 2 * SECOND, SECOND), seconds=6)
+    assert [watch(scenario, at, stands_still) for at in (1.5, 2.5, 3.5, 4.5)] == [True, None, True, False]
+    outcome = play_seed(scenario)
+    assert (outcome.valid, outcome.broken) == (True, [])
+
+
 def test_a_node_whose_disk_is_full_ends_and_is_there_again_when_there_is_room() -> None:
     async def alive(world: SimulatedWorld) -> list[str]:
         return [node for node in world.nodes if world.drivers[node].alive]
