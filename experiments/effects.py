@@ -24,6 +24,9 @@ REPAIR_NS = 150_000_000
 #: How often it is looked whether something has come about, in seconds.
 LOOK_S = 0.02
 
+#: So that a fault shorter than two looks is looked at while it lasts, even if it began during another's.
+LOOKS_AT_ONCE = 3
+
 #: How often something is looked at anew because other strikes came or went meanwhile.
 MOST_LOOKS = 5
 
@@ -72,7 +75,7 @@ class Effects:
         self._changing = 0
         self._watches: list[list[Reach]] = []
         self._calm_from = 0.0
-        self._turn = asyncio.Lock()
+        self._turns = asyncio.Semaphore(LOOKS_AT_ONCE)
         self._next: asyncio.Future[Look] | None = None
 
     # -- what is broken
@@ -168,7 +171,7 @@ class Effects:
         return {"effective": not wrong, **facts, **({"unjudged": sorted(left)} if left else {})}
 
     async def look(self, budget_ns: int) -> Look:
-        """One that begins after this call. Whoever asks while another is under way shares the next."""
+        """One that begins after this call. Whoever asks while `LOOKS_AT_ONCE` are under way shares the next."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._look(budget_ns))
             # The faults of all who asked may end before it does, and then nobody is left to hear of an error.
@@ -176,7 +179,7 @@ class Effects:
         return await asyncio.shield(self._next)
 
     async def _look(self, budget_ns: int) -> Look:
-        async with self._turn:
+        async with self._turns:
             self._next = None
             await self.rest()
             began, losing = _now(), self._is_losing

@@ -16,8 +16,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import msgspec
@@ -83,17 +83,33 @@ class _Station(NamedTuple):
     address: bytes
 
 
+class _Round:
+    """A measurement under way. ``probes``: their pairs, by number. ``delays``: of those that came where they should."""
+
+    def __init__(self, probes: Sequence[Pair]) -> None:
+        self.probes = probes
+        self.delays: dict[int, int] = {}
+        self.complete = asyncio.Event()
+
+    def heard(self, number: int, host: str, delay: int) -> None:
+        # Addresses of different tenants may be the same: what counts is who heard it.
+        if number < len(self.probes) and self.probes[number][1] == host:
+            self.delays.setdefault(number, delay)
+            if len(self.delays) == len(self.probes):
+                self.complete.set()
+
+
 class Prober:
-    """Sends probes between the hosts of ``plan``, whose namespaces are there. One measurement runs at a time."""
+    """Sends probes between the hosts of ``plan``, whose namespaces are there; measurements may overlap."""
 
     def __init__(self, plan: FabricPlan) -> None:
         self._plan = plan
         self._stations: dict[str, _Station] = {}
         self._by_fd: dict[int, str] = {}
         self._heard = select.epoll()
-        self._round = 0
+        self._rounds: dict[int, _Round] = {}
+        self._numbers = itertools.count(1)
         self._ports = itertools.cycle(_SOURCE_PORTS)
-        self._turn = asyncio.Lock()
 
     async def matrix(
         self, hosts: Iterable[str] | Mapping[str, str], probes: int = 3, timeout: float = 0.2
@@ -125,37 +141,37 @@ class Prober:
 
         Raises `PlanError` for a host the plan does not have, OSError for one whose namespace is gone.
         """
-        async with self._turn:
-            for host in dict.fromkeys(itertools.chain.from_iterable(pairs)):
-                if host not in self._stations:
-                    self._open(host)
-            self._round += 1
-            order = [pair for _ in range(probes) for pair in dict.fromkeys(pairs)]
-            arrivals: dict[int, int] = {}
-            complete = asyncio.Event()
-
-            def collect() -> None:
-                self._collect(order, arrivals)
-                if len(arrivals) == len(order):
-                    complete.set()
-
-            loop = asyncio.get_running_loop()
-            loop.add_reader(self._heard.fileno(), collect)
-            try:
-                for number, (sender, receiver) in enumerate(order):
-                    self._send(number, sender, receiver)
-                    if number % _BURST == _BURST - 1:
-                        await asyncio.sleep(_PAUSE)
-                try:
-                    await asyncio.wait_for(complete.wait(), timeout)
-                except TimeoutError:
-                    collect()
-            finally:
-                loop.remove_reader(self._heard.fileno())
-        delays: dict[Pair, list[int]] = {pair: [] for pair in order}
-        for number, delay in arrivals.items():
-            delays[order[number]].append(delay)
+        for host in dict.fromkeys(itertools.chain.from_iterable(pairs)):
+            if host not in self._stations:
+                self._open(host)
+        distinct = list(dict.fromkeys(pairs))
+        with self._listening(_Round(distinct * probes)) as (number, round_):
+            for probe, (sender, receiver) in enumerate(round_.probes):
+                self._send(number, probe, sender, receiver)
+                if probe % _BURST == _BURST - 1:
+                    await asyncio.sleep(_PAUSE)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(round_.complete.wait(), timeout)
+            self._collect()
+        delays: dict[Pair, list[int]] = {pair: [] for pair in distinct}
+        for probe, delay in round_.delays.items():
+            delays[round_.probes[probe]].append(delay)
         return {pair: _cell(probes, seen) for pair, seen in delays.items()}
+
+    @contextmanager
+    def _listening(self, round_: _Round) -> Iterator[tuple[int, _Round]]:
+        """Hear the probes of a round, by the number it gets, while the block lasts."""
+        loop = asyncio.get_running_loop()
+        if not self._rounds:
+            loop.add_reader(self._heard.fileno(), self._collect)
+        number = next(self._numbers)
+        self._rounds[number] = round_
+        try:
+            yield number, round_
+        finally:
+            del self._rounds[number]
+            if not self._rounds:
+                loop.remove_reader(self._heard.fileno())
 
     def close(self) -> None:
         for station in self._stations.values():
@@ -174,17 +190,17 @@ class Prober:
         self._by_fd[hears.fileno()] = host
         self._heard.register(hears, select.EPOLLIN)
 
-    def _send(self, number: int, sender: str, receiver: str) -> None:
+    def _send(self, round_: int, number: int, sender: str, receiver: str) -> None:
         source, destination = self._stations[sender].address, self._stations[receiver].address
         length = _UDP.size + _PROBE.size
         # The kernel fills in identification and header checksum (raw(7)); a UDP checksum of 0 is none (RFC 768).
         header = _IPV4.pack(0x45, _TOS, _IPV4.size + length, 0, 0, 64, socket.IPPROTO_UDP, 0, source, destination)
         header += _UDP.pack(next(self._ports), PORT, length, 0)
-        probe = _PROBE.pack(_MAGIC, self._round, number, time.time_ns())
+        probe = _PROBE.pack(_MAGIC, round_, number, time.time_ns())
         with suppress(OSError):  # no carrier, or a full queue: a probe that does not arrive
             self._stations[sender].sends.sendto(header + probe, (self._plan.endpoint(receiver).ip, 0))
 
-    def _collect(self, order: Sequence[Pair], arrivals: dict[int, int]) -> None:
+    def _collect(self) -> None:
         for fd, _ in self._heard.poll(0):
             host = self._by_fd[fd]
             hears = self._stations[host].hears
@@ -195,11 +211,11 @@ class Prober:
                     break
                 if len(data) != _PROBE.size:
                     continue
-                magic, round_, number, sent = _PROBE.unpack(data)
-                # Addresses of different tenants may be the same: what counts is who heard it.
-                if magic == _MAGIC and round_ == self._round and order[number][1] == host:
+                magic, number, probe, sent = _PROBE.unpack(data)
+                round_ = self._rounds.get(number)
+                if magic == _MAGIC and round_ is not None:
                     seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-                    arrivals.setdefault(number, seconds * 1_000_000_000 + nanoseconds - sent)
+                    round_.heard(probe, host, seconds * 1_000_000_000 + nanoseconds - sent)
 
 
 def _cell(sent: int, delays: Sequence[int]) -> Cell:

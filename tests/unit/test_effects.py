@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from experiments.effects import MOST_LOOKS, REPAIR_NS, Effects
+from experiments.effects import LOOKS_AT_ONCE, MOST_LOOKS, REPAIR_NS, Effects
 from topologies.impairment import Impairment
 from topologies.leaf_spine import LeafSpine
 
@@ -75,6 +75,26 @@ def test_a_fault_is_proved_while_another_comes_and_goes() -> None:
     assert found["effective"], found
     # What changed during the only look says nothing; what the first fault severs was silent all along.
     assert found["unjudged"] == [("n2", "n3"), ("n3", "n2")]
+
+
+def test_looks_begin_while_others_are_under_way_and_those_beyond_share_one() -> None:
+    async def play(effects: Effects, network: Probed) -> dict[str, Any]:
+        over = asyncio.Event()
+
+        async def until_over() -> None:
+            await over.wait()
+
+        network.meanwhile = until_over
+        asked = []
+        for _ in range(LOOKS_AT_ONCE + 2):
+            asked.append(asyncio.create_task(effects.look(S)))
+            await asyncio.sleep(LOOK_S / 4)
+        begun = network.looks
+        over.set()
+        looks = await asyncio.gather(*asked)
+        return {"begun": begun, "in all": network.looks, "distinct": len({id(look) for look in looks})}
+
+    assert proof(play) == {"begun": LOOKS_AT_ONCE, "in all": LOOKS_AT_ONCE + 1, "distinct": LOOKS_AT_ONCE + 1}
 
 
 def test_a_fault_without_effect_is_found_out_whatever_else_happens() -> None:
