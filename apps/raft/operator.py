@@ -35,6 +35,9 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     ``timeout``: a node that has not answered for so long is passed over for the next.
 
     ``pause``: how long to wait before asking again after an answer that was none.
+
+    ``dialling``: how long to wait before asking at all. What is said before connections are made is lost, and a
+    whole ``timeout`` with it.
     """
 
     voters: tuple[NodeId, ...] = ()
@@ -42,6 +45,7 @@ class OperatorConfig(msgspec.Struct, frozen=True, kw_only=True):
     leader: NodeId | None = None
     timeout: Nanoseconds = 1_000_000_000
     pause: Nanoseconds = 50_000_000
+    dialling: Nanoseconds = 20_000_000
 
 
 class Answered(msgspec.Struct, frozen=True, tag_field="ev", tag="answered"):
@@ -68,7 +72,7 @@ class Operator:
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
         match event:
             case Requested(command=Start(at=at)):
-                return [SetTimer(_ASK, max(0, at - now))]
+                return [SetTimer(_ASK, max(self._config.dialling, at - now))]
             case Requested(client=client, request=request):
                 self.done = True
                 return [CancelTimer(_ASK), Reply(client, request, kv.Done())]

@@ -38,9 +38,6 @@ PATIENCE_NS = 30_000_000_000
 #: Processes are not started at the same moment: they come up within this time of each other.
 START_NS = 50_000_000
 
-#: How long an operator has to dial the nodes before it begins to ask.
-DIALLING_NS = 10_000_000
-
 #: How often the world is looked at by those who wait for something in it, in seconds.
 LOOK_S = 0.01
 
@@ -394,7 +391,7 @@ class SimulatedWorld:
         self._operators[name] = {"kind": "operator", **wanted}
         self._where[name] = self.placement[(self.clients or self.nodes)[0]]
         self._start(name)
-        self.drivers[name].deliver([Requested(CONTROL, 1, Start(self.kernel.now + DIALLING_NS))])
+        self.drivers[name].deliver([Requested(CONTROL, 1, Start(self.kernel.now))])
         return self._held(self.drivers[name].stop)
 
     def members(self) -> Configuration | None:

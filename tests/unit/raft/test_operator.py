@@ -10,7 +10,7 @@ from apps.raft import ChangeMembership, TransferLeadership
 from apps.raft.operator import Answered, Operator, OperatorConfig
 from apps.workload import Start, Stop
 
-CONFIG = OperatorConfig(voters=("n1", "n4"), learners=("n2",), timeout=1000, pause=50)
+CONFIG = OperatorConfig(voters=("n1", "n4"), learners=("n2",), timeout=1000, pause=50, dialling=20)
 
 
 def asked(effects: list[Any]) -> tuple[str, int]:
@@ -21,8 +21,8 @@ def asked(effects: list[Any]) -> tuple[str, int]:
 
 def started() -> tuple[Operator, int]:
     operator = Operator(["n1", "n2", "n3"], CONFIG)
-    assert operator.handle(10, Requested("", 1, Start(30))) == [SetTimer("ask", 20)]
-    to, number = asked(operator.handle(30, TimerFired("ask")))
+    assert operator.handle(10, Requested("", 1, Start(40))) == [SetTimer("ask", 30)]
+    to, number = asked(operator.handle(40, TimerFired("ask")))
     assert to == "n1"
     return operator, number
 
@@ -56,6 +56,11 @@ def test_it_asks_no_more_when_it_is_done_or_refused_or_told_to_stop() -> None:
     operator, _ = started()
     assert operator.handle(50, Requested("", 2, Stop(50))) == [CancelTimer("ask"), Reply("", 2, kv.Done())]
     assert operator.handle(2000, TimerFired("ask")) == []
+
+
+def test_it_lets_its_connections_be_made_before_it_asks() -> None:
+    operator = Operator(["n1", "n2", "n3"], CONFIG)
+    assert operator.handle(10, Requested("", 1, Start(10))) == [SetTimer("ask", CONFIG.dialling)]
 
 
 def test_where_a_leader_is_named_it_asks_for_that_one() -> None:
