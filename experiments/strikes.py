@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, ClassVar, Protocol
 
@@ -27,6 +27,7 @@ from experiments.scenario import (
     Partition,
     Pause,
     Reconfigure,
+    Transfer,
     directions,
     flapping,
     link_of,
@@ -59,6 +60,7 @@ class World(Network, Protocol):
     async def kill(self, node: str) -> int: ...
     async def restart(self, node: str) -> Record: ...
     async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int: ...
+    async def ask_to_lead(self, node: str) -> int: ...
     def members(self) -> Configuration | None: ...
     async def pause(self, node: str) -> None: ...
     async def resume(self, node: str) -> None: ...
@@ -363,6 +365,17 @@ class KillStrike(Strike):
         return {"effective": True, "restarted": self._restarted}
 
 
+async def _comes_about(look: Callable[[], bool], budget_ns: int) -> bool:
+    """Whether what ``look`` looks for is so in time for the proof."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + 0.9 * budget_ns / 1e9
+    while not look():
+        if clock() > deadline:
+            return False
+        await asyncio.sleep(LOOK_S)
+    return True
+
+
 class ReconfigureStrike(Strike):
     """Proved by what the nodes' traces say: the configuration is in force at the leader, and committed."""
 
@@ -375,17 +388,40 @@ class ReconfigureStrike(Strike):
         return {"voters": self._voters, "learners": self._learners, "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
-        wanted = (set(self._voters), set(self._learners))
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + 0.9 * budget_ns / 1e9
-        while True:
-            found = self.world.members()
-            if found and not found.outgoing and (set(found.voters), set(found.learners)) == wanted:
-                return {"effective": True, "members": msgspec.structs.asdict(found)}
-            if clock() > deadline:
-                held = f"the voters are still {', '.join(found.voters)}" if found else "no leader has any committed"
-                return {"effective": False, "mismatches": [held]}
-            await asyncio.sleep(LOOK_S)
+        came_about = await _comes_about(lambda: self._is_wanted(self.world.members()), budget_ns)
+        found = self.world.members()
+        if came_about and found:
+            return {"effective": True, "members": msgspec.structs.asdict(found)}
+        held = f"the voters are still {', '.join(found.voters)}" if found else "no leader has any committed"
+        return {"effective": False, "mismatches": [held]}
+
+    def _is_wanted(self, found: Configuration | None) -> bool:
+        if found is None or found.outgoing:
+            return False
+        return set(found.voters) == set(self._voters) and set(found.learners) == set(self._learners)
+
+    async def prove_healed(self) -> Record:
+        return {"effective": True}
+
+
+class TransferStrike(Strike):
+    """Proved by what the nodes' traces say: who was to lead does."""
+
+    fault: Transfer
+
+    async def apply(self) -> Record:
+        leader = self.world.leader()
+        nodes = self.targets([self.fault.nodes])[0]
+        self._heir = nodes[int(self.random.random() * len(nodes))]
+        self.handles = [await self.world.ask_to_lead(self._heir)]
+        return {"nodes": [self._heir], "leader": leader}
+
+    async def prove(self, budget_ns: int) -> Record:
+        if await _comes_about(lambda: self.world.leader() == self._heir, budget_ns):
+            return {"effective": True}
+        leader = self.world.leader()
+        held = f"{leader} leads, and not {self._heir}" if leader else f"nobody leads, and not {self._heir}"
+        return {"effective": False, "mismatches": [held]}
 
     async def prove_healed(self) -> Record:
         return {"effective": True}
@@ -427,6 +463,7 @@ STRIKES: dict[type[Fault], type[Strike]] = {
     Impair: ImpairStrike,
     Kill: KillStrike,
     Reconfigure: ReconfigureStrike,
+    Transfer: TransferStrike,
     Mute: MuteStrike,
     Pause: PauseStrike,
 }

@@ -357,9 +357,17 @@ class EmulatedWorld:
             await self._sandbox.call("lift", handle)
 
     async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int:
+        return await self._operate({"voters": voters, "learners": learners})
+
+    async def ask_to_lead(self, node: str) -> int:
+        """Have an operator ask for ``node`` as the leader, until it is answered or lifted."""
+        # A cluster has answered by its longest election timeout, or the question was lost.
+        return await self._operate({"leader": node, "timeout": self.scenario.system.timeouts[1]})
+
+    async def _operate(self, wanted: dict[str, Any]) -> int:
         name = f"operator{len(self._operators) + 1}"
         self._operators.append(name)
-        await self._start(name, 0, "operators", {"kind": "operator", "voters": voters, "learners": learners})
+        await self._start(name, 0, "operators", {"kind": "operator", **wanted})
         self._expected_exits.add(name)
         await self._sandbox.call("tell", [name], f"start {time.monotonic_ns()}")
         return -len(self._operators)

@@ -10,7 +10,7 @@ import abc
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, Skew, SlowDisk, Transfer
+from experiments.scenario import BitFlip, CrashPoint, Disorder, Drift, FullDisk, Skew, SlowDisk
 from experiments.simulation.network import Unruly
 from experiments.simulation.world import SimulatedWorld, Trap
 from experiments.strikes import STRIKES, KillStrike, Record, Strike
@@ -102,24 +102,6 @@ class _CrashPointStrike(_EverywhereStrike):
         return self.world.set_trap(Trap(fault.event, fault.share, fault.down))
 
 
-class _TransferStrike(Strike):
-    fault: Transfer
-    world: SimulatedWorld
-
-    async def apply(self) -> Record:
-        leader = self.world.leader()
-        nodes = self.targets([self.fault.nodes])[0]
-        heir = nodes[int(self.random.random() * len(nodes))]
-        self.handles = [self.world.ask_to_lead(heir)]
-        return {"nodes": [heir], "leader": leader}
-
-    async def prove(self, budget_ns: int) -> Record:
-        return {"effective": True}
-
-    async def prove_healed(self) -> Record:
-        return {"effective": True}
-
-
 #: What a schedule in a simulated world can strike with.
 SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     **STRIKES,
@@ -130,5 +112,4 @@ SIMULATED_STRIKES: Mapping[type[Any], type[Strike]] = {
     Skew: _SkewStrike,
     Disorder: _DisorderStrike,
     CrashPoint: _CrashPointStrike,
-    Transfer: _TransferStrike,
 }

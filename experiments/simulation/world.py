@@ -381,7 +381,7 @@ class SimulatedWorld:
     async def ask_for_members(self, voters: Sequence[str], learners: Sequence[str]) -> int:
         return self._operate({"voters": voters, "learners": learners})
 
-    def ask_to_lead(self, node: NodeId) -> int:
+    async def ask_to_lead(self, node: NodeId) -> int:
         """Have an operator ask for ``node`` as the leader, until it is answered or lifted."""
         # A cluster has answered by its longest election timeout, or the question was lost.
         return self._operate({"leader": node, "timeout": self.scenario.system.timeouts[1]})

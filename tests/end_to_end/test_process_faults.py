@@ -39,6 +39,26 @@ def test_a_stopped_leader_and_one_that_nobody_hears_are_proved_and_replaced(tmp_
     assert not [check for check in run.results.checks if check.valid is False]
 
 
+MOVED = (
+    '[[fault]]\nkind = "transfer"\nat = "1s"\nfor = "1500ms"\nnodes = ["n2"]\n',
+    '[[fault]]\nkind = "transfer"\nat = "3s"\nfor = "1500ms"\nnodes = ["n3"]\n',
+    # Nobody leads whom most others do not hear.
+    '[[fault]]\nkind = "partition"\nat = "5s"\nfor = "2s"\ngroups = [["n1"], ["others"]]\n',
+    '[[fault]]\nkind = "transfer"\nat = "5500ms"\nfor = "1s"\nnodes = ["n1"]\n',
+)
+
+
+def test_who_is_asked_to_lead_does_and_one_that_cannot_is_found_out(tmp_path: Path) -> None:
+    scenario = load(write(tmp_path, "moved", *MOVED, duration="8s"))
+    run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
+    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    proved = {step["fault"]: step for step in steps if step["step"] == "proved"}
+    assert [proved[number]["effective"] for number in range(4)] == [True, True, True, False], steps
+    assert proved[3]["mismatches"] == ["n3 leads, and not n1"]
+    assert run.results.valid == "unknown"
+    assert not [check for check in run.results.checks if check.valid is False]
+
+
 def test_a_node_that_two_faults_killed_is_started_again_once_when_the_last_of_them_ends(tmp_path: Path) -> None:
     scenario = load(write(tmp_path, "twice", *TWICE, duration="4s"))
     run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
