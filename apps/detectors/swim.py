@@ -239,6 +239,7 @@ class Swim:
         self._sequence = 0
         self._periods = self._sent = self._received = 0
         self._now: Nanoseconds = 0
+        self._told = False  # the event at hand is a message
         self._effects: list[Effect] = []
 
     @property
@@ -253,7 +254,7 @@ class Swim:
         return self.belief(member).standing
 
     def handle(self, now: Nanoseconds, event: Event) -> list[Effect]:
-        self._now = now
+        self._now, self._told = now, isinstance(event, Received)
         effects: list[Effect] = []
         self._effects = effects
         match event:
@@ -308,21 +309,26 @@ class Swim:
         probe = self._probe
         if probe is None or probe.acked:
             return
-        for helper in self._helpers(probe.target):
+        helpers = self._helpers(probe.target)
+        self._effects.append(Trace(trace.Asked(probe.target, tuple(helpers))))
+        for helper in helpers:
             probe.nacks_expected += self._config.local_health
             self._send(helper, PingRequest(probe.sequence, probe.target, self._gossip_for(helper)))
 
     def _helpers(self, target: NodeId) -> list[NodeId]:
         """Up to ``indirect_probes`` members that may be alive, drawn at random."""
-        names, helpers = self._roster.names, list[NodeId]()
+        names, wanted, helpers = self._roster.names, self._config.indirect_probes, list[NodeId]()
         # Drawing again is cheap unless hardly anyone is left, and then fewer helpers will do.
-        for _ in range(8 * self._config.indirect_probes):
-            if len(helpers) == self._config.indirect_probes:
+        for _ in range(8 * wanted):
+            if len(helpers) == wanted:
                 break
             name = names[int(self._random.random() * len(names))]
-            if name not in (self.node, target, *helpers) and self.standing(name) is Standing.ALIVE:
+            if name not in helpers and self._may_help(name, target):
                 helpers.append(name)
-        return helpers
+        return helpers or [name for name in names if self._may_help(name, target)][:wanted]
+
+    def _may_help(self, name: NodeId, target: NodeId) -> bool:
+        return name not in (self.node, target) and self.standing(name) is Standing.ALIVE
 
     def _on_no_answer(self, probe: _Probe) -> None:
         # Helpers that say nothing at all, not even Nack, point at this member's own trouble.
@@ -420,7 +426,8 @@ class Swim:
         suspicion = self._suspicions.pop(member, None)
         if suspicion is not None:
             self._effects.append(CancelTimer(_SUSPICION + member))
-        by_itself = standing is Standing.FAILED and update.source == self.node
+        # Not by the update's source: what this node said before it was restarted may come back from others.
+        by_itself = standing is Standing.FAILED and not self._told
         after = self._now - suspicion.since if suspicion is not None and by_itself else None
         self._beliefs[member] = Belief(update.incarnation, standing)
         self._effects.append(Trace(trace.believed(member, standing, update.incarnation, after)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 import msgspec
 
@@ -38,6 +39,13 @@ class Incarnated(msgspec.Struct, frozen=True, tag_field="ev", tag="incarnation",
 
     incarnation: int
     accused: int | None = None
+
+
+class Asked(msgspec.Struct, frozen=True, tag_field="ev", tag="ask", gc=False):
+    """``member`` did not answer, and the node had ``helpers`` ping it, too: none only where it takes none for alive."""
+
+    member: NodeId
+    helpers: Sequence[NodeId]
 
 
 class Load(msgspec.Struct, frozen=True, tag_field="ev", tag="load", gc=False):

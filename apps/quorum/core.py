@@ -122,6 +122,7 @@ class Quorum:
         self._records: list[messages.Record] = []
         self._token = self._synced = 0
         self._held: deque[_Held] = deque()
+        self._changed: dict[str, int] = {}  # by which token each key that was changed of late is on disk
         # In a strict quorum it stays 0, and the hybrid clock counts as Lamport's does: a write is numbered one above
         # all that its coordinator knows of (Lynch & Shvartsman 1997).
         self._wall: Nanoseconds = 0
@@ -190,6 +191,7 @@ class Quorum:
         record = Kept(key, merged, owner)
         self._put_away(record)
         self._records.append(record)
+        self._changed[key] = self._token + 1
         self._trace(trace.Kept(key, _dots(merged), owner))
         return True
 
@@ -202,6 +204,7 @@ class Quorum:
 
     def _on_persisted(self, token: int) -> None:
         self._synced = token
+        self._changed = {key: changed for key, changed in self._changed.items() if changed > token}
         while self._held and self._held[0].token <= token:
             _, to, message = self._held.popleft()
             self._send(to, message)
@@ -228,7 +231,7 @@ class Quorum:
     def _on_message(self, sender: NodeId, message: messages.Message) -> None:
         match message:
             case Fetch(number, key):
-                self._send(sender, Fetched(number, self._known(key)))
+                self._tell(sender, number, key)
             case Store(number, key, versions, owner) if self._may_own(owner) and self._takes(sender, versions):
                 self._keep(key, versions, owner if owner != self.node else None)
                 self._once_on_disk(sender, Stored(number))
@@ -242,6 +245,16 @@ class Quorum:
                 self._on_digests(sender, level, digests)
             case Exchange(leaves, entries, answer):
                 self._on_exchange(sender, leaves, entries, answer)
+
+    def _tell(self, reader: NodeId, number: int, key: str) -> None:
+        """Tell a reader what is kept. Where that may count as a copy, and save a write, it has to be on disk first, or
+        all who told of it could lose it together.
+        """
+        fetched = Fetched(number, self._known(key))
+        if self._config.linearizable and self._changed.get(key, 0) > self._synced:
+            self._once_on_disk(reader, fetched)
+        else:
+            self._send(reader, fetched)
 
     def _known(self, key: str) -> Versions:
         """What a reader is told: the node's own, and in a sloppy quorum what it keeps for others too."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from apps.detectors import HeartbeatConfig, PhiConfig, SwimConfig
 from experiments.checking.raft_properties import Violation
-from experiments.checking.trace import Believe, Header, Incarnation, Witness
+from experiments.checking.trace import Ask, Believe, Header, Incarnation, Witness
 
 #: An incarnation, and the rank of a standing within it.
 _News: TypeAlias = tuple[int, int]
@@ -23,10 +23,12 @@ _RANK = {"alive": 0, "suspect": 1, "failed": 2}
 class SwimProperties:
     """``members``: all of the group. The rules are those of SWIM §4.2."""
 
-    judged = ("IncarnationsAreOwn", "BeliefsGoForward", "RaisedToRefute", "SuspectedFirst")
+    judged = ("IncarnationsAreOwn", "BeliefsGoForward", "RaisedToRefute", "SuspectedFirst", "AskedOthers")
 
     def __init__(self, members: Sequence[str], config: SwimConfig) -> None:
         self.beliefs = self.refutations = 0
+        self._members = tuple(members)
+        self._asks_others = config.indirect_probes > 0
         self._shortest = int(config.shortest_suspicion(len(members)))
         self._highest: dict[str, tuple[int, Witness]] = {}
         self._own: dict[str, tuple[int, Witness]] = {}
@@ -44,6 +46,17 @@ class SwimProperties:
                 return self._begins(witness, incarnation, accused)
             case Believe() as belief:
                 return self._believes(witness, belief)
+            case Ask(member=member, helpers=[]) if self._asks_others:
+                return self._asks_nobody(witness, member)
+        return []
+
+    def _asks_nobody(self, witness: Witness, member: str) -> list[Violation]:
+        node = witness.node
+        for other in self._members:
+            (_, rank), origin = self._believed.get((node, other), ((0, 0), witness))
+            if other not in (node, member) and rank == _RANK["alive"]:
+                message = f"{node} had nobody ping {member}, and took {other} for alive"
+                return [Violation("AskedOthers", message, _both(origin, witness))]
         return []
 
     def _begins(self, witness: Witness, incarnation: int, accused: int | None) -> list[Violation]:

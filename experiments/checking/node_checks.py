@@ -44,6 +44,7 @@ _HELD: dict[str, str] = {
     "BeliefsGoForward": "none of {beliefs} went back to older news",
     "RaisedToRefute": "nobody raised its incarnation but to refute what was said of it",
     "SuspectedFirst": "nobody was given up before a suspicion had run its course",
+    "AskedOthers": "nobody was alone with a silence while it took others for alive",
     "BeliefsAlternate": "each of {beliefs} was a change",
     "SilenceHasLasted": "nobody was given up before its silence had lasted as long as the rule demands",
     "ServedIsGranted": "every one of {leases} was as the coordinator had granted it",

@@ -165,6 +165,11 @@ class Incarnation(_Event, tag="incarnation", frozen=True, gc=False):
     accused: int | None = None
 
 
+class Ask(_Event, tag="ask", frozen=True, gc=False):
+    member: str
+    helpers: list[str]
+
+
 # Of failing over (docs/detectors.md).
 
 
@@ -212,6 +217,7 @@ TraceEvent: TypeAlias = (
     | Short
     | Believe
     | Incarnation
+    | Ask
     | Load
     | Lease
     | Grant

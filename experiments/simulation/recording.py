@@ -164,6 +164,7 @@ _AS_READ: dict[type, Callable[[Nanoseconds, Any], TraceEvent]] = {
     quorum.HandedOver: lambda t, said: evidence.Handoff(t, said.key, said.owner),
     detectors.Believed: lambda t, said: evidence.Believe(t, said.member, said.standing, said.incarnation, said.after),
     detectors.Incarnated: lambda t, said: evidence.Incarnation(t, said.incarnation, said.accused),
+    detectors.Asked: lambda t, said: evidence.Ask(t, said.member, list(said.helpers)),
     detectors.Load: lambda t, said: evidence.Load(t, said.sent, said.received),
     failover.Leased: lambda t, said: evidence.Lease(t, said.shards, said.lasts, said.grant),
     failover.Granted: lambda t, said: evidence.Grant(t, said.member, said.shards, said.grant),

@@ -11,7 +11,7 @@ from apps.detectors.phi import phi
 from apps.failover import FailoverConfig
 from experiments.checking.detector_properties import HeartbeatProperties, SwimProperties
 from experiments.checking.failover_properties import FailoverProperties
-from experiments.checking.trace import Believe, Grant, Header, Incarnation, Lease, Weigh, Witness
+from experiments.checking.trace import Ask, Believe, Grant, Header, Incarnation, Lease, Weigh, Witness
 
 S = 1_000_000_000
 SHORTEST = 4 * S
@@ -75,6 +75,13 @@ def test_who_is_given_up_was_suspected_first_and_long_enough(told: tuple[Any, ..
     if told and told[0]:
         script = swim().say("n1", Believe, "n2", "suspect", 0).say("n1", Believe, "n2", "failed", 0, *told)
         assert script.found == [("SuspectedFirst", [7, 8])]
+
+
+def test_who_gets_no_answer_asks_whomever_it_takes_for_alive() -> None:
+    assert swim().say("n1", Ask, "n2", ["n3"]).found == []
+    assert swim().say("n1", Ask, "n2", []).found == [("AskedOthers", [7])]
+    suspects = swim().say("n1", Believe, "n3", "suspect", 0)
+    assert suspects.say("n1", Ask, "n2", []).found == []
 
 
 def test_traces_that_do_not_tell_of_incarnations_or_of_how_long_are_not_held_to_it() -> None:

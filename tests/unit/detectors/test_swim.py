@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from apps.detectors import DetectorConfigError, Roster, Standing, Swim, SwimConfig, quality
 from apps.detectors.swim import Ack, Ping, PingRequest, Update, _Walk
-from apps.process import Received, Send, Started
+from apps.detectors.trace import Believed
+from apps.process import Received, Send, Started, Trace
 from experiments.simulation.group import Conditions
 from tests.unit.detectors.groups import MS, SECOND, judged, names, opinions, swim
 from tests.unit.detectors.mutants import (
@@ -208,6 +209,12 @@ def test_messages_of_strangers_and_about_strangers_are_ignored() -> None:
 def test_a_configuration_that_cannot_work_is_refused(settings: dict[str, int], words: str) -> None:
     with pytest.raises(DetectorConfigError, match=words):
         SwimConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_what_a_member_said_in_its_last_life_is_what_others_tell_it() -> None:
+    member = told(Swim, [Update("a", Standing.SUSPECT, 0, "b")])
+    effects = member.handle(MS, Received("c", Ack(0, [Update("a", Standing.FAILED, 0, "me")])))
+    assert [effect.event for effect in effects if isinstance(effect, Trace)] == [Believed("a", "failed", 0, None)]
 
 
 def test_who_missed_a_refutation_gets_it_with_the_next_message() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from apps.process import NodeId
 from apps.quorum import Quorum, Version
 from apps.quorum.core import _Operation
-from apps.quorum.messages import Message
+from apps.quorum.messages import Fetched, Message
 from apps.quorum.versions import Versions
 
 
@@ -40,6 +40,13 @@ class AcksBeforeDisk(Quorum):
         self._send(to, message)
 
 
+class TellsBeforeDisk(Quorum):
+    """Tells readers what it has not written yet, and they count it as a copy, as our own store did once."""
+
+    def _tell(self, reader: NodeId, number: int, key: str) -> None:
+        self._send(reader, Fetched(number, self._known(key)))
+
+
 class ForgetsSiblings(Quorum):
     """Sends only the new version, so that who has it seems to have had its actor's earlier ones."""
 
@@ -47,4 +54,11 @@ class ForgetsSiblings(Quorum):
         super()._store(operation, versions if operation.new is None else (operation.new,))
 
 
-MUTANTS = (ResurrectsDeletes, SloppyReadAsStrict, ReadsWithoutWriteBack, AcksBeforeDisk, ForgetsSiblings)
+MUTANTS = (
+    ResurrectsDeletes,
+    SloppyReadAsStrict,
+    ReadsWithoutWriteBack,
+    AcksBeforeDisk,
+    TellsBeforeDisk,
+    ForgetsSiblings,
+)

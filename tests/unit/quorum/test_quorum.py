@@ -230,6 +230,27 @@ def test_what_was_acknowledged_survives_a_power_cut_of_all() -> None:
     assert kv.Done(None) in mutant
 
 
+def power_cut_between_two_reads(make: type[Quorum], seed: int) -> tuple[object, object]:
+    """What two reads find of a write that is on no disk yet: one before the power fails everywhere, the other after."""
+    cluster = Cluster(ABD, seed=seed, conditions=Conditions(write=(50 * MS, 90 * MS)), make=make)
+    cluster.run(200 * MS)
+    cluster.command("n1", kv.Write("k", 1))
+    cluster.run(20 * MS)
+    before = cluster.do("n2", kv.Read("k"), 20 * MS)
+    for name in NAMES:
+        cluster.crash(name)
+    for name in NAMES:
+        cluster.restart(name)
+    cluster.run(200 * MS)
+    return before, cluster.do("n2", kv.Read("k"))
+
+
+def test_what_was_read_survives_a_power_cut_of_all() -> None:
+    gone = kv.Done(1), kv.Done(None)
+    assert gone not in {power_cut_between_two_reads(Quorum, seed) for seed in range(20)}
+    assert gone in {power_cut_between_two_reads(mutants.TellsBeforeDisk, seed) for seed in range(20)}
+
+
 def test_a_restarted_coordinator_uses_no_dot_twice() -> None:
     cluster = Cluster(SIBLINGS)
     cluster.do("n1", Put("k", "before", {}))

@@ -24,9 +24,15 @@ from tests.unit.simulation import leaderless, swarm
 
 
 def _of_quorum(implementation: str, seed: int) -> Scenario:
-    """Linearizable stores and such with siblings, in turn."""
-    make = leaderless.siblings if seed % 2 else leaderless.store
-    return with_random_faults(make(implementation).with_seed(seed))
+    """Linearizable stores under random faults, such with siblings, `bare` ones, and `power_cuts`, in turn."""
+    match seed % 4:
+        case 2:
+            return leaderless.bare(implementation, seed)
+        case 3:
+            return leaderless.power_cuts(implementation, seed)
+        case turn:
+            make = leaderless.siblings if turn else leaderless.store
+            return with_random_faults(make(implementation).with_seed(seed))
 
 
 def _of_swim(implementation: str, seed: int) -> Scenario:

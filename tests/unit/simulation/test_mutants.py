@@ -36,14 +36,20 @@ def test_the_simulator_finds(name: str) -> None:
     assert found.broken[0].startswith(f"{check}: ")
 
 
+@pytest.mark.parametrize("name", FOUND)
+def test_what_it_is_a_mutant_of_passes_where_it_fails(name: str) -> None:
+    outcome = mutants.play((FAMILY[name], "", FOUND[name][0] - 1))
+    assert outcome.valid is not False, outcome.broken
+
+
 @pytest.mark.parametrize("seed", range(len(swarm.THEMES)), ids=swarm.theme)
 def test_raft_breaks_no_promise(seed: int) -> None:
     outcome = mutants.play(("Raft", "", seed))
     assert outcome.valid is not False, outcome.broken
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_store_breaks_no_promise_whatever_its_clients_replace(seed: int) -> None:
-    assert mutants.FAMILIES["Quorum"][0]("", seed).name == ("store", "siblings")[seed]
+    assert mutants.FAMILIES["Quorum"][0]("", seed).name == ("store", "siblings", "bare", "power cuts")[seed]
     outcome = mutants.play(("Quorum", "", seed))
     assert outcome.valid is not False, outcome.broken
