@@ -390,8 +390,12 @@ class ReconfigureStrike(Strike):
     async def prove(self, budget_ns: int) -> Record:
         came_about = await _comes_about(lambda: self._is_wanted(self.world.members()), budget_ns)
         found = self.world.members()
-        if came_about and found:
-            return {"effective": True, "members": msgspec.structs.asdict(found)}
+        if not (came_about and found):
+            return self.unproved()
+        return {"effective": True, "members": msgspec.structs.asdict(found)}
+
+    def unproved(self) -> Record:
+        found = self.world.members()
         held = f"the voters are still {', '.join(found.voters)}" if found else "no leader has any committed"
         return {"effective": False, "mismatches": [held]}
 
@@ -417,11 +421,11 @@ class TransferStrike(Strike):
         return {"nodes": [self._heir], "leader": leader}
 
     async def prove(self, budget_ns: int) -> Record:
-        if await _comes_about(lambda: self.world.leader() == self._heir, budget_ns):
-            return {"effective": True}
-        leader = self.world.leader()
-        held = f"{leader} leads, and not {self._heir}" if leader else f"nobody leads, and not {self._heir}"
-        return {"effective": False, "mismatches": [held]}
+        came_about = await _comes_about(lambda: self.world.leader() == self._heir, budget_ns)
+        return {"effective": True} if came_about else self.unproved()
+
+    def unproved(self) -> Record:
+        return {"effective": False, "mismatches": [f"{self.world.leader() or 'nobody'} leads, and not {self._heir}"]}
 
     async def prove_healed(self) -> Record:
         return {"effective": True}
