@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
-from controllers import library, northbound, openflow, status
-from controllers.library import hub, ofp_event, ofproto, on
+from controllers import framework, northbound, openflow, status
+from controllers.framework import hub, ofp_event, ofproto, on
 from controllers.pipeline import Flow, Group, Program
 from controllers.reconcile import Effect, Read, Reconciler, Report, Send, State
 from topologies.plan import FAULT_COOKIE, FabricPlan
@@ -36,7 +36,7 @@ RETRY_EVERY_S = 1.0
 #: How long switches have to say which faults they hold.
 ANSWER_WITHIN_S = 2.0
 
-MAIN, DEAD = library.handler.MAIN_DISPATCHER, library.handler.DEAD_DISPATCHER
+MAIN, DEAD = framework.handler.MAIN_DISPATCHER, framework.handler.DEAD_DISPATCHER
 
 
 class PlanMissingError(RuntimeError):
@@ -53,15 +53,15 @@ def reporter(path: str | None) -> Callable[[status.Event], None]:
     return report
 
 
-class Hurry(library.event.EventBase):
+class Hurry(framework.event.EventBase):
     """Sent to ourselves once `PATIENCE_S` have passed."""
 
 
-class Retry(library.event.EventBase):
+class Retry(framework.event.EventBase):
     """Sent to ourselves every `RETRY_EVERY_S`."""
 
 
-class Fabric(library.App):
+class Fabric(framework.App):
     OFP_VERSIONS = (ofproto.OFP_VERSION,)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -200,7 +200,7 @@ class Fabric(library.App):
     def _send(self, name: str, why: Read | Send | _Question, messages: list[Any]) -> None:
         """Send ``messages`` in one piece, then a barrier: once it is answered, the switch is done with all of them."""
         connection = self._connections[name]
-        barrier = library.parser.OFPBarrierRequest(connection.datapath)
+        barrier = framework.parser.OFPBarrierRequest(connection.datapath)
         packed = bytearray()
         for message in (*messages, barrier):
             connection.datapath.set_xid(message)

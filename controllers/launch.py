@@ -3,9 +3,9 @@
 It prints `controllers.status` events, or appends them to ``--status FILE``, and runs until it is killed; the switches
 go on without it. A manager of Ryu's kind can load the application too, by its path ``controllers/fabric.py``, with
 ``SPLITBRAIN_PLAN`` in the environment. Ryu 4.34's own manager does not start beside a current eventlet unless
-`controllers.library` is imported first:
+`controllers.framework` is imported first:
 
-    python -c "import controllers.library; from ryu.cmd.manager import main; main()" controllers/fabric.py
+    python -c "import controllers.framework; from ryu.cmd.manager import main; main()" controllers/fabric.py
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> None:
         default="datapath",
         help="by what flows are spread; on Open vSwitch's kernel datapath fields (controllers.openflow) [%(default)s]",
     )
-    parser.add_argument("--library", choices=("ryu", "os_ken"), default="ryu", help="[%(default)s]")
+    parser.add_argument("--framework", choices=("ryu", "os_ken"), default="ryu", help="[%(default)s]")
     arguments = parser.parse_args(argv)
 
     try:
@@ -91,18 +91,18 @@ def main(argv: list[str] | None = None) -> None:
         host, port = arguments.northbound
         os.environ["SPLITBRAIN_NORTHBOUND"] = f"{host}:{port}"
     os.environ["SPLITBRAIN_HASH"] = arguments.hash
-    run(arguments.plan, arguments.listen, arguments.status, arguments.library)
+    run(arguments.plan, arguments.listen, arguments.status, arguments.framework)
 
 
-def run(plan: Path, listen: tuple[str, int], status: Path | None, library_name: str) -> None:
+def run(plan: Path, listen: tuple[str, int], status: Path | None, framework_name: str) -> None:
     """Load the application and serve switches until the process is ended."""
     os.environ["SPLITBRAIN_PLAN"] = str(plan)
-    os.environ["SPLITBRAIN_OPENFLOW"] = library_name
+    os.environ["SPLITBRAIN_OPENFLOW"] = framework_name
     if status:
         os.environ["SPLITBRAIN_STATUS"] = str(status)
     gc.disable()  # what is imported stays, so looking through it for garbage, now or later, is time lost
     try:
-        from controllers import library
+        from controllers import framework
     except ImportError as error:
         _fail(EX_UNAVAILABLE, str(error))
     from controllers import fabric
@@ -112,21 +112,21 @@ def run(plan: Path, listen: tuple[str, int], status: Path | None, library_name: 
     gc.enable()
 
     host, port = listen
-    library.cfg.CONF(
+    framework.cfg.CONF(
         args=["--ofp-listen-host", host, "--ofp-tcp-listen-port", str(port)],
-        project=library.NAME,
+        project=framework.NAME,
         default_config_files=[],
     )
-    manager = library.app_manager.AppManager.get_instance()
+    manager = framework.app_manager.AppManager.get_instance()
     manager.load_apps(["controllers.fabric"])  # which brings ofp_handler with it, by the events it asks for
     services = manager.instantiate_apps(**manager.create_contexts())
-    while not _bind_error(listen):  # the library binds in a thread of its own, and does not tell
-        library.hub.sleep(0.001)
-    fabric.reporter(os.environ.get(fabric.STATUS))(Listening(time.monotonic_ns(), f"{host}:{port}", library.NAME))
+    while not _bind_error(listen):  # the framework binds in a thread of its own, and does not tell
+        framework.hub.sleep(0.001)
+    fabric.reporter(os.environ.get(fabric.STATUS))(Listening(time.monotonic_ns(), f"{host}:{port}", framework.NAME))
     with contextlib.suppress(PermissionError):
         # It stands for a machine of its own, which a busy host does not slow down; it mostly waits.
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    library.hub.joinall(services)
+    framework.hub.joinall(services)
 
 
 if __name__ == "__main__":

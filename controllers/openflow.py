@@ -1,4 +1,4 @@
-"""Our flows and groups as OpenFlow 1.5 messages of the library, and back.
+"""Our flows and groups as OpenFlow 1.5 messages of the framework, and back.
 
 OpenFlow 1.5 because a SELECT group's hash can be chosen there, by a Netronome property (ovs-ofctl(8),
 "selection_method"). Without it Open vSwitch leaves UDP ports out, and all UDP between two hosts, VXLAN too, takes one
@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any, assert_never
 
-from controllers.library import ofproto, parser
+from controllers.framework import ofproto, parser
 from controllers.pipeline import (
     COOKIE_MASK,
     FABRIC_COOKIE,
@@ -38,7 +38,7 @@ _HASHED = ((10, 1), (11, 4), (12, 4), (13, 2), (14, 2), (15, 2), (16, 2), (5, 2)
 
 
 def _method(name: bytes, fields: bytes = b"") -> list[int]:
-    """A method's name in 16 bytes, a 64-bit parameter and what it hashes, as the 32-bit words the library wants."""
+    """A method's name in 16 bytes, a 64-bit parameter and what it hashes, as the 32-bit words the framework wants."""
     packed = struct.pack("!4x16sQ", name, 0) + fields
     return list(struct.unpack(f"!{len(packed) // 4}I", packed))
 

@@ -15,10 +15,10 @@ class _Event(msgspec.Struct, frozen=True, tag_field="event", tag=str.lower):
 
 
 class Listening(_Event, frozen=True):
-    """Switches can connect to ``address`` (``127.0.0.1:6653``); ``library`` is ``ryu`` or ``os_ken``."""
+    """Switches can connect to ``address`` (``127.0.0.1:6653``); ``framework`` is ``ryu`` or ``os_ken``."""
 
     address: str
-    library: str
+    framework: str
 
 
 class Connected(_Event, frozen=True):

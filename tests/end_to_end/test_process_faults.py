@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from experiments.run import play
+from experiments.run import Run, play
 from experiments.scenario import load
 from tests.end_to_end.scenarios import write
 
@@ -24,10 +26,14 @@ TWICE = (
 )
 
 
+def played(folder: Path, faults: Sequence[str], duration: str) -> tuple[Run, list[dict[str, Any]]]:
+    """A run on the fabric, and the steps of its faults."""
+    run = play(load(write(folder, "faults", *faults, duration=duration)), folder, "test", lambda stage, detail: None)
+    return run, [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+
+
 def test_a_stopped_leader_and_one_that_nobody_hears_are_proved_and_replaced(tmp_path: Path) -> None:
-    scenario = load(write(tmp_path, "stopped", *FAULTS, duration="7s"))
-    run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
-    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    run, steps = played(tmp_path, FAULTS, "7s")
     assert [step["effective"] for step in steps if step["step"] in ("proved", "healed")] == [True] * 4, steps
     applied = [step["resolved"] for step in steps if step["step"] == "applied"]
     assert all(one["nodes"] == [one["leader"]] for one in applied)
@@ -49,9 +55,7 @@ MOVED = (
 
 
 def test_who_is_asked_to_lead_does_and_one_that_cannot_is_found_out(tmp_path: Path) -> None:
-    scenario = load(write(tmp_path, "moved", *MOVED, duration="8s"))
-    run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
-    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    run, steps = played(tmp_path, MOVED, "8s")
     proved = {step["fault"]: step for step in steps if step["step"] == "proved"}
     assert [proved[number]["effective"] for number in range(4)] == [True, True, True, False], steps
     assert proved[3]["mismatches"] == ["n3 leads, and not n1"]
@@ -60,9 +64,7 @@ def test_who_is_asked_to_lead_does_and_one_that_cannot_is_found_out(tmp_path: Pa
 
 
 def test_a_node_that_two_faults_killed_is_started_again_once_when_the_last_of_them_ends(tmp_path: Path) -> None:
-    scenario = load(write(tmp_path, "twice", *TWICE, duration="4s"))
-    run = play(scenario, tmp_path / "runs", "test", lambda stage, detail: None)
-    steps = [msgspec.json.decode(line) for line in (run.path / "faults.jsonl").read_bytes().splitlines()]
+    run, steps = played(tmp_path, TWICE, "4s")
     assert [step["effective"] for step in steps if step["step"] in ("proved", "healed")] == [True] * 4, steps
     restarted = [step["restarted"] for step in steps if step["step"] == "healed"]
     assert [sorted(node for node, one in nodes.items() if "pid" in one) for nodes in restarted] == [

@@ -54,7 +54,7 @@ class Lab:
         self.plan_file.write_bytes(plan.to_json())
         if len(how) == 1:
             files = ("--plan", str(self.plan_file), "--status", str(self.status))
-            how = ("-m", "controllers.launch", *files, "--northbound", f"127.0.0.1:{NORTHBOUND}", "--library", *how)
+            how = ("-m", "controllers.launch", *files, "--northbound", f"127.0.0.1:{NORTHBOUND}", "--framework", *how)
         self.argv = [sys.executable, *how]
         self.start_controller()
 
@@ -254,7 +254,7 @@ def test_all_pairs_reach_each_other_and_every_gateway_under_either_library(
     lab = sandbox(Lab, plan, tmp_path, library)
     lab.call_sync("build")
     listening, *_ = lab.call_sync("events")
-    assert (listening.library, listening.address) == (library, "127.0.0.1:6653")
+    assert (listening.framework, listening.address) == (library, "127.0.0.1:6653")
     assert all(event.changes > 0 for event in wait_for(lab, all_ready(plan)))
     assert lab.call_sync("unreachable") == []
     assert all(lab.call_sync("pings", "h1", host.gateway) for host in plan.hosts)
@@ -264,7 +264,7 @@ def test_all_pairs_reach_each_other_and_every_gateway_under_either_library(
 
 def test_ryus_own_manager_loads_the_application_by_its_path(sandbox: Start, tmp_path: Path) -> None:
     application = Path(__file__).parents[2] / "controllers" / "fabric.py"
-    start = "import controllers.library; from ryu.cmd.manager import main; main()"
+    start = "import controllers.framework; from ryu.cmd.manager import main; main()"
     lab = sandbox(Lab, LeafSpine(1, 2, 1), tmp_path, "-c", start, str(application))
     lab.call_sync("build")
     wait_for(lab, all_ready(LeafSpine(1, 2, 1)))

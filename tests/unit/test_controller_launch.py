@@ -69,7 +69,7 @@ def test_a_port_in_use_is_named(refused: Callable[..., tuple[object, str]]) -> N
 @pytest.mark.parametrize("dead", [(), ("leaf1-spine1", "leaf3-spine2")])
 def test_flows_and_groups_survive_the_trip_through_openflow(dead: tuple[str, ...]) -> None:
     from controllers import openflow
-    from controllers.library import ofproto, parser
+    from controllers.framework import ofproto, parser
 
     datapath = SimpleNamespace(ofproto=ofproto, ofproto_parser=parser)
 
@@ -88,7 +88,7 @@ def test_flows_and_groups_survive_the_trip_through_openflow(dead: tuple[str, ...
 
 def test_a_group_with_another_hash_is_not_taken_for_ours() -> None:
     from controllers import openflow
-    from controllers.library import ofproto, parser
+    from controllers.framework import ofproto, parser
 
     [group] = programs(PLAN)["leaf1"].groups
     message = openflow.change_message(SimpleNamespace(ofproto=ofproto, ofproto_parser=parser), Change("add", group))

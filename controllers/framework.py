@@ -1,6 +1,6 @@
-"""Picks the OpenFlow library, Ryu or its maintained fork os-ken, and makes it fit to import; no one else imports them.
+"""Picks the OpenFlow framework, Ryu or its maintained fork os-ken, and makes it fit to import; no other imports them.
 
-The library is the one whose manager is loading us, else what ``SPLITBRAIN_OPENFLOW`` names (``ryu`` or ``os_ken``),
+The framework is the one whose manager is loading us, else what ``SPLITBRAIN_OPENFLOW`` names, ``ryu`` or ``os_ken``,
 else Ryu.
 """
 
@@ -21,7 +21,7 @@ Handler = TypeVar("Handler", bound=Callable[..., None])
 
 
 class LibraryError(ImportError):
-    """No such library, or it is not installed; the message says what to do."""
+    """No such framework, or it is not installed; the message says what to do."""
 
 
 def _pick() -> str:
